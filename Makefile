@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make demo` and `make test`. Python 3.11+, pip and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-all lint types bench clean
+
+demo: $(READY)  ## walk both digit workloads side by side for 100 steps, then train them to the end
+	$(BIN)/instep parity digits-cnn --steps 100 --leaves
+	$(BIN)/instep parity digits-mlp --steps 100 --leaves
+
+test: lint types  ## lint, types and the suite
+	$(BIN)/python -m pytest -m "not exhaustive"
+
+test-all: lint types  ## the suite and the exhaustive sweep
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/basedpyright
+
+bench: $(READY)  ## the fused step against the same step written by hand in jax + optax
+	$(BIN)/python benchmarks/step_overhead.py
+
+# The stamp is written last: an interrupted install starts again from an empty environment.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"instep needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,54 @@
+"""instep: JAX in step with PyTorch."""
+
+from importlib import import_module as _import_module
+from importlib.metadata import PackageNotFoundError, version as _version
+from typing import TYPE_CHECKING
+
+from . import losses as losses, ops as ops, optim as optim, schedules as schedules
+from ._accumulate import backward as backward, mean as mean, zero_grad as zero_grad
+from ._batch import split as split, stack as stack
+from ._clip import clip_grad_norm as clip_grad_norm, clip_grad_value as clip_grad_value
+from ._loop import JaxLoop as JaxLoop
+from ._state import (
+    Accumulator as Accumulator,
+    Loss as Loss,
+    Metrics as Metrics,
+    TrainState as TrainState,
+    View as View,
+)
+from ._step import (
+    init_state as init_state,
+    make_eval_step as make_eval_step,
+    make_train_step as make_train_step,
+    step as step,
+)
+
+
+if TYPE_CHECKING:
+    from . import bridge as bridge, parity as parity
+    from .bridge import TorchLoop as TorchLoop
+    from .parity import Pair as Pair
+
+try:
+    __version__ = _version("instep")
+except PackageNotFoundError:  # run from the source tree, not installed
+    __version__ = "0+source"
+
+# What needs torch is imported when it is asked for, so that the core works without it.
+_LAZY = {
+    "bridge": ".bridge",
+    "parity": ".parity",
+    "TorchLoop": ".bridge",
+    "Pair": ".parity",
+}
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'instep' has no attribute {name!r}")
+    module = _import_module(_LAZY[name], __name__)
+    return module if _LAZY[name] == f".{name}" else getattr(module, name)
+
+
+def __dir__():
+    return sorted(name for name in {*globals(), *_LAZY} if not name.startswith("_"))

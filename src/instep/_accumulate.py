@@ -1,0 +1,119 @@
+"""The verbs of a gradient: ``zero_grad``, ``backward``, ``mean``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from ._loss_fn import LossFn, canonical
+from ._state import Accumulator, Loss, PyTree
+from ._trees import check_like, check_params, dtype_of
+
+
+def zero_grad(params: PyTree) -> Accumulator:
+    """An accumulator of zeros for ``params``.
+
+    PyTorch: ``optimizer.zero_grad()``.
+
+    Args:
+      params: pytree of floating arrays.
+
+    Returns:
+      ``Accumulator`` whose ``grads`` have the shapes of ``params`` in at least float32.
+
+    Raises:
+      ValueError: ``params`` has no leaves.
+      TypeError: a leaf is not real floating.
+    """
+    check_params(params)
+    grads = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), _wide(dtype_of(p))), params)
+    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(grads)))
+    return Accumulator(grads, loss=zero, weight=zero, count=jnp.zeros((), jnp.int32))
+
+
+def backward(
+    loss_fn: LossFn,
+    acc: Accumulator,
+    params: PyTree,
+    buffers: PyTree = None,
+    batch: PyTree = None,
+    rng: jax.Array | None = None,
+) -> tuple[Accumulator, Loss]:
+    """Run the forward pass and the loss, and add the gradient of one microbatch.
+
+    .. math:: \\text{grads} \\mathrel{+}= \\nabla_\\theta\\,\\text{total}, \\qquad
+              \\text{weight} \\mathrel{+}= \\text{weight}
+
+    PyTorch: ``loss = loss_fn(model, batch); loss.backward()``. As there, gradients *add*;
+    nothing is divided (see ``mean``) and the parameters do not change (see ``step``).
+
+    Args:
+      loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
+        floating scalar or a ``Loss``.
+      acc: what was accumulated so far; ``zero_grad(params)`` at the start.
+      params: pytree of floating arrays, differentiated.
+      buffers: pytree handed to the forward pass, not differentiated.
+      batch: one microbatch, any pytree.
+      rng: key for this microbatch, if the model draws.
+
+    Returns:
+      The new accumulator, and the ``Loss`` with the buffers after this forward pass.
+
+    Raises:
+      TypeError: the signature or the return value of ``loss_fn`` is another one.
+      ValueError: ``acc`` was made for other parameters, or ``loss_fn`` returned buffers of
+        another structure, shape or dtype.
+    """
+    check_like("acc.grads", acc.grads, "params", params)
+    call = canonical(loss_fn)
+
+    def total(params):
+        # Rebuilt inside the gradient's trace: mutable containers (Flax NNX variables) may
+        # be written only in the trace they were made in.
+        own_buffers = jax.tree.map(lambda x: x, buffers)
+        out = call(params, own_buffers, batch, rng)
+        return jnp.asarray(out.total), out
+
+    grads, out = jax.grad(total, has_aux=True)(params)
+    acc = Accumulator(
+        grads=jax.tree.map(lambda sum, g: sum + g.astype(sum.dtype), acc.grads, grads),
+        loss=acc.loss + jnp.asarray(out.total, acc.loss.dtype),
+        weight=acc.weight + jnp.asarray(out.weight, acc.weight.dtype),
+        count=acc.count + 1,
+    )
+    return acc, replace(out, buffers=_carried(out.buffers, buffers))
+
+
+def mean(acc: Accumulator) -> Accumulator:
+    """Divide the accumulated gradients and loss by the accumulated weight.
+
+    PyTorch: the ``/ k`` of ``(loss / k).backward()``, or the division by the number of
+    tokens. The weight becomes 1, so ``mean(mean(acc))`` is ``mean(acc)``. A total weight of
+    zero gives NaN, as 0 / 0 does in PyTorch.
+    """
+    return replace(
+        acc,
+        grads=jax.tree.map(lambda g: g / acc.weight.astype(g.dtype), acc.grads),
+        loss=acc.loss / acc.weight,
+        weight=acc.weight / acc.weight,
+    )
+
+
+def _wide(dtype):
+    """At least float32: the dtype gradients are summed in."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def _carried(new: PyTree, old: PyTree) -> PyTree:
+    """The buffers for the next microbatch, in the dtypes of the last ones."""
+    if new is None:
+        return old
+    check_like("Loss.buffers", new, "buffers", old)
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise ValueError(
+            f"Loss.buffers is a {jax.tree.structure(new)} where buffers is a "
+            f"{jax.tree.structure(old)}. Return the same pytree."
+        )
+    return jax.tree.map(lambda n, o: jnp.asarray(n, dtype_of(o)), new, old)

@@ -1,0 +1,95 @@
+"""A JAX training loop, described: what the harness, the trainer and the benchmarks run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from ._loss_fn import LossFn
+from ._state import PyTree, TrainState, View
+from ._step import TrainStep, init_state, make_observed_step, make_train_step
+
+
+@dataclass(frozen=True)
+class OpaqueLoop:
+    """Somebody's own training step; see ``JaxLoop.opaque``."""
+
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+    state: PyTree
+    view: Callable[[PyTree, PyTree], View]
+
+
+@dataclass(frozen=True)
+class JaxLoop:
+    """A JAX loop in instep's terms; the fields are the arguments of ``make_train_step``.
+
+    Args:
+      loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
+        floating scalar or a ``Loss``.
+      tx: an ``optax.GradientTransformation``.
+      params: pytree of floating arrays at the start.
+      buffers: pytree of arrays that the forward pass rewrites, at the start.
+      batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
+        ``parity.Pair``, where both sides get the batches of the PyTorch loop.
+      accumulate, clip_grad_norm, clip_grad_value, matmul_precision: as for
+        ``make_train_step``.
+      rng: root key, if the model draws.
+      apply: ``(params, buffers, inputs) -> outputs``, the forward pass in evaluation.
+    """
+
+    loss_fn: LossFn
+    tx: optax.GradientTransformation
+    params: PyTree
+    buffers: PyTree = None
+    batches: Iterable[PyTree] | None = None
+    accumulate: int = 1
+    clip_grad_norm: float | None = None
+    clip_grad_value: float | None = None
+    matmul_precision: str | None = None
+    rng: jax.Array | None = None
+    apply: Callable[[PyTree, PyTree, Any], Any] | None = None
+
+    @staticmethod
+    def opaque(
+        step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+        state: PyTree,
+        view: Callable[[PyTree, PyTree], View],
+    ) -> OpaqueLoop:
+        """Describe a training step that somebody already has.
+
+        Args:
+          step: ``(state, batch) -> (state, metrics)``, jitted or not, donating or not.
+          state: any pytree that holds the parameters, the buffers and the optimizer state.
+          view: ``(state, metrics) -> View``: where in them the loss, the parameters and,
+            if they are there, the buffers, gradients and optimizer state are found. What
+            it leaves None is not compared, and reported so.
+        """
+        return OpaqueLoop(step, state, view)
+
+
+def initial_state(loop: JaxLoop) -> TrainState:
+    """``init_state`` of the parameters, buffers and key of ``loop``."""
+    return init_state(loop.params, loop.tx, loop.buffers, loop.rng)
+
+
+def train_step(loop: JaxLoop) -> TrainStep:
+    """``make_train_step`` of ``loop``."""
+    return make_train_step(loop.loss_fn, loop.tx, **_options(loop))
+
+
+def observed_step(loop: JaxLoop) -> Callable:
+    """``make_observed_step`` of ``loop``: the same step, not jitted, with its ``View``."""
+    return make_observed_step(loop.loss_fn, loop.tx, **_options(loop))
+
+
+def _options(loop: JaxLoop) -> dict[str, Any]:
+    return {
+        "accumulate": loop.accumulate,
+        "clip_grad_norm": loop.clip_grad_norm,
+        "clip_grad_value": loop.clip_grad_value,
+        "matmul_precision": loop.matmul_precision,
+    }

@@ -1,0 +1,86 @@
+"""The records of a training step. Data only: pytrees whose every field is a leaf or a tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+
+PyTree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything one optimizer step hands to the next.
+
+    ``train_step: (TrainState, batch) -> (TrainState, Metrics)`` is a pure function of it;
+    what PyTorch keeps inside ``model``, ``optimizer`` and ``scheduler`` is all here.
+    """
+
+    step: jax.Array  # shape=(), int32: optimizer steps taken
+    params: PyTree  # what is differentiated; any pytree of floating arrays
+    buffers: PyTree = None  # what the forward pass rewrites (BatchNorm statistics)
+    opt_state: PyTree = None  # tx.init(params)
+    rng: jax.Array | None = (
+        None  # root key; a microbatch draws from fold_in(fold_in(rng, step), i)
+    )
+    scaler: PyTree = None  # state of a gradient scaler
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Accumulator:
+    """PyTorch's ``.grad``, made visible: the sums that ``backward`` adds to."""
+
+    grads: PyTree  # like params, at least float32: sum of d total / d params
+    loss: jax.Array  # shape=(): sum of totals
+    weight: jax.Array  # shape=(): sum of weights; what mean() divides by
+    count: jax.Array  # shape=(), int32: microbatches added
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Loss:
+    """What a ``loss_fn`` may return instead of a plain scalar.
+
+    The gradient is that of ``total``; ``mean`` divides the accumulated gradients by the
+    accumulated ``weight``. Two accounts of the mean follow:
+
+    * ``Loss(mean_loss)``: the weight is 1, k microbatches are divided by k. This is
+      PyTorch's ``(loss / k).backward()``.
+    * ``Loss(sum_loss, n)``: the weight is the number of terms, so ragged or masked
+      microbatches add up to the mean over the whole batch, not to a mean of means.
+    """
+
+    total: jax.Array  # shape=(), floating: differentiated
+    weight: Any = 1.0  # shape=(): not differentiated
+    buffers: PyTree = None  # the buffers after this forward pass; None: unchanged
+    metrics: PyTree = None  # anything to look at; not differentiated
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Metrics:
+    """What a step reports. With accumulation, ``aux`` has a leading axis of microbatches."""
+
+    loss: jax.Array  # shape=(): total / weight over the step
+    weight: jax.Array  # shape=(): sum of weights over the step
+    grad_norm: jax.Array | None = None  # shape=(): before clipping; None without clip_grad_norm
+    aux: PyTree = None  # Loss.metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class View:
+    """What one optimizer step lets an observer see, stage by stage. None: not visible."""
+
+    loss: Any  # shape=(): mean loss of the step
+    params: PyTree  # after the step
+    buffers: PyTree = None  # after the step
+    opt_state: PyTree = None  # after the step
+    grads: PyTree = None  # accumulated and averaged, before clipping
+    clipped_grads: PyTree = None  # as the optimizer receives them
+    grad_norm: Any = None  # shape=(): before clipping

@@ -1,0 +1,79 @@
+"""Names of leaves, and the checks that name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+
+
+PyTree = Any
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """Map dotted leaf names to leaves: ``{"conv.kernel": ..., "layers.0.bias": ...}``.
+
+    A Flax NNX variable is one leaf: its trailing ``value`` is not part of the name.
+    """
+    named = {}
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        name = keystr(path, simple=True, separator=".")
+        named[name.removesuffix(".value")] = leaf
+    return named
+
+
+def dtype_of(leaf: Any) -> np.dtype:
+    """The dtype JAX gives to ``leaf``: float64 NumPy is float32 while x64 is off."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
+
+
+def describe(leaf: Any) -> str:
+    """``float32[3, 4]``"""
+    return f"{jnp.result_type(leaf)}{list(np.shape(leaf))}"
+
+
+def check_params(params: PyTree) -> None:
+    """Raise unless every leaf of ``params`` can be differentiated."""
+    leaves = named_leaves(params)
+    if not leaves:
+        raise ValueError(
+            f"params has no leaves: {params!r}. Pass a pytree of floating arrays, for "
+            f"example {{'weight': jnp.zeros((3, 4))}}."
+        )
+    wrong = {
+        name: describe(leaf)
+        for name, leaf in leaves.items()
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    }
+    if wrong:
+        raise TypeError(
+            f"params must be real floating arrays to be differentiated; found {wrong}. "
+            f"Move leaves that are not trained to `buffers`, or cast them."
+        )
+
+
+def check_like(what: str, tree: PyTree, like_what: str, like: PyTree) -> None:
+    """Raise unless ``tree`` has the structure and shapes of ``like``; None leaves pass."""
+    found, wanted = named_leaves(tree), named_leaves(like)
+    absent = {name for name in wanted if name not in found}
+    none_leaves = {
+        keystr(path, simple=True, separator=".").removesuffix(".value")
+        for path, leaf in tree_flatten_with_path(tree, is_leaf=lambda x: x is None)[0]
+        if leaf is None
+    }
+    missing, extra = sorted(absent - none_leaves), sorted(set(found) - set(wanted))
+    if missing or extra:
+        raise ValueError(
+            f"{what} does not match {like_what}: missing {missing}, not expected {extra}. "
+            f"Both must be the same pytree (a leaf without a gradient is None)."
+        )
+    shapes = {
+        name: f"{np.shape(found[name])} for {np.shape(wanted[name])}"
+        for name in wanted
+        if name in found and np.shape(found[name]) != np.shape(wanted[name])
+    }
+    if shapes:
+        raise ValueError(f"{what} has other shapes than {like_what}: {shapes}.")

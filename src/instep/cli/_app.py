@@ -1,0 +1,133 @@
+"""The commands. Thin: each resolves its TARGET, calls the library and prints."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from .. import __version__
+from .._compat import MissingExtraError
+from ._target import TargetError, resolve
+
+
+app = typer.Typer(
+    help="JAX in step with PyTorch.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+
+@app.callback(invoke_without_command=True)
+def _instep(
+    version: Annotated[bool, typer.Option("--version", help="Print it and exit.")] = False,
+) -> None:
+    if version:
+        print(f"instep {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def parity(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A workload (digits-cnn, digits-mlp), path/to/file.py:callable or "
+            "package.module:callable; the callable returns an instep.Pair.",
+        ),
+    ],
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to compare.")] = 20,
+    json: Annotated[
+        Path | None, typer.Option(help="Write every number of the report here.")
+    ] = None,
+    leaves: Annotated[
+        bool, typer.Option("--leaves", help="Print a row for every leaf.")
+    ] = False,
+) -> None:
+    """Walk a PyTorch loop and its JAX step side by side in float64.
+
+    Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
+    """
+    with _request_errors():
+        report, workload = _compare(target, steps)
+        if json is not None:
+            report.to_json(json)
+
+    from ..parity._table import render
+
+    out.print(render(report, target, leaves))
+    if workload is not None and report.in_step:
+        _train_on(workload)
+    raise typer.Exit(0 if report.in_step else 1)
+
+
+def _compare(target: str, steps: int):
+    """Run the walk behind a progress bar; the workload is None for a user's own target."""
+    from ..parity import Pair, run
+    from ..workloads import Workload
+
+    found = resolve(target)
+    workload = found if isinstance(found, Workload) else None
+    pair = workload.make_pair() if workload else found
+    if not isinstance(pair, Pair):
+        raise TargetError(
+            f"{target} returned a {type(pair).__name__}; parity compares an instep.Pair("
+            f"torch=TorchLoop(...), jax=JaxLoop(...), weights=[...])."
+        )
+    with _progress() as bar:
+        task = bar.add_task(f"{target}: both halves in float64", total=steps)
+        report = run(pair, steps, on_step=lambda n: bar.update(task, completed=n))
+    return report, workload
+
+
+def _train_on(workload) -> None:
+    """Train both halves to the end and print what they have learned."""
+    from ..workloads._train import train
+
+    total = workload.total_steps
+    with _progress() as bar:
+        task = bar.add_task(f"{workload.name}: both halves in float32", total=total)
+        trained = train(workload, on_step=lambda n: bar.update(task, completed=n))
+    out.print(
+        f"  trained    {trained.steps} steps in float32; test accuracy: PyTorch "
+        f"{trained.torch_accuracy:.1%}, JAX {trained.jax_accuracy:.1%}\n"
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+@contextmanager
+def _request_errors():
+    """A wrong request is one message and exit 2; anything unforeseen also keeps its trace."""
+    from ..parity import ParityError
+
+    try:
+        yield
+    except (TargetError, ParityError, MissingExtraError, OSError) as error:
+        err.print(f"instep: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    except Exception as error:
+        err.print_exception()
+        raise typer.Exit(2) from error

@@ -1,0 +1,51 @@
+"""Mean squared error."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._reduce import check_reduction, reduce
+
+
+def mse_loss(
+    input: jax.Array,
+    target: jax.Array,
+    reduction: str = "mean",
+    weight: jax.Array | None = None,
+) -> jax.Array:
+    """``torch.nn.functional.mse_loss``.
+
+    .. math:: \\ell_i = w_i (x_i - y_i)^2
+
+    Args:
+      input: :math:`x`, any shape, floating.
+      target: :math:`y`, the shape of ``input``. PyTorch broadcasts other shapes with a
+        warning; here they are an error, since ``(n,)`` against ``(n, 1)`` is a known bug.
+      reduction: ``"mean"`` divides by the number of elements, with ``weight`` by the sum of
+        the weights; ``"sum"``; ``"none"`` keeps the shape.
+      weight: :math:`w`, the shape of ``input``.
+
+    Returns:
+      Shape (), or the shape of ``input`` for ``"none"``; the dtype of ``input``. Without
+      elements the mean is NaN.
+
+    Raises:
+      ValueError: shapes differ, or another ``reduction``.
+    """
+    check_reduction(reduction)
+    for name, other in (("target", target), ("weight", weight)):
+        if other is not None and np.shape(other) != np.shape(input):
+            raise ValueError(
+                f"{name} has shape {np.shape(other)}, input has {np.shape(input)}. Reshape "
+                f"one of them: broadcasting would pair every example with every other."
+            )
+    dtype = jnp.result_type(input)
+    wide = jnp.promote_types(dtype, jnp.float32)
+    losses = (input.astype(wide) - target.astype(wide)) ** 2
+    denominator = float(np.size(input))
+    if weight is not None:
+        weight = weight.astype(wide)
+        losses, denominator = losses * weight, jnp.sum(weight)
+    return reduce(losses, reduction, denominator).astype(dtype)

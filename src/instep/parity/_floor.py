@@ -1,0 +1,56 @@
+"""One unit in the last place: how PyTorch's own step answers to rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..bridge._copy import map_containers
+from ..bridge._torch_loop import TorchLoop
+from ._judge import distance
+from ._leaf import Leaf, Observation
+from ._tolerance import NOISE
+
+
+def move_weights(loop: TorchLoop, generator: torch.Generator) -> None:
+    """Move every non-zero element of every parameter up or down by one ulp, in place."""
+    with torch.no_grad():
+        for p in loop.model.parameters():
+            p.copy_(_moved(p, generator))
+
+
+def move_inputs(tree: Any, generator: torch.Generator) -> Any:
+    """A copy of a microbatch whose non-zero floating elements are moved by one ulp."""
+    if torch.is_tensor(tree):
+        return _moved(tree, generator) if tree.is_floating_point() else tree
+    return map_containers(lambda x: move_inputs(x, generator), tree)
+
+
+def redraw_noise(
+    loop: TorchLoop,
+    reference: Observation,
+    generator: torch.Generator,
+    gradients: Observation,
+) -> None:
+    """Give random signs to every ``.grad`` that one ulp has shown to be noise.
+
+    The gradient of a bias before BatchNorm is zero; what stands there is the rounding of
+    one particular order of summation, and may hardly answer to one ulp although another
+    order gives another number. Its sign carries nothing, so the moved copies draw it anew,
+    and what that does to clipping, optimizer state, updates and parameters is their floor.
+    """
+    for name, p in loop.model.named_parameters():
+        if p.grad is None:
+            continue
+        there = reference[Leaf("gradient", name)]
+        moved = distance(gradients[Leaf("gradient", name)], there)
+        if not moved <= NOISE * abs(there).max(initial=0.0):
+            up = torch.rand(p.shape, generator=generator).to(p.device) < 0.5
+            p.grad.copy_(torch.where(up, p.grad, -p.grad))
+
+
+def _moved(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    up = torch.rand(x.shape, generator=generator).to(x.device) < 0.5
+    moved = torch.nextafter(x, torch.where(up, torch.inf, -torch.inf).to(x))
+    return torch.where(x == 0, x, moved)

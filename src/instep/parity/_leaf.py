@@ -1,0 +1,47 @@
+"""The leaves that are compared: what they are called, and which stage of the step made them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Leaf(NamedTuple):
+    """One array of one step, under its PyTorch name."""
+
+    kind: str  # a key of STAGE
+    name: str  # "conv1.weight", "conv1.weight.exp_avg", "group 0"
+
+
+Observation = dict[Leaf, np.ndarray]
+
+# Kind of leaf -> stage of the step, in the order in which a step makes them. The learning
+# rate is last: after step n it is the one of step n + 1.
+STAGE = {
+    "loss": "loss",
+    "gradient": "gradient",
+    "gradient norm": "clip",
+    "clipped gradient": "clip",
+    "state": "optimizer",
+    "update": "optimizer",
+    "parameter": "optimizer",
+    "buffer": "buffers",
+    "lr": "schedule",
+}
+
+# A verdict needs judged leaves of each of these kinds: parameters alone prove nothing.
+REQUIRED = ("loss", "gradient", "update", "parameter")
+
+# Kinds that may be hidden on the JAX side because another kind depends on them at every step.
+SEEN_THROUGH = {
+    "gradient norm": "update",
+    "clipped gradient": "update",
+    "state": "update",
+    "lr": "update",
+}
+
+
+def order(leaf: Leaf) -> tuple[int, str]:
+    """Sort key: the order in which a step makes its leaves."""
+    return list(STAGE).index(leaf.kind), leaf.name

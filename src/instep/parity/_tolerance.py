@@ -1,0 +1,18 @@
+"""What "equal" means. The only numbers of their kind: no test and no workload has its own.
+
+A leaf (one array of one step) of the JAX side agrees with PyTorch's in float64 when
+
+    max|jax - torch|  <=  max(RELATIVE * max|torch|, FLOOR_FACTOR * floor)
+
+where the floor is measured, not chosen: PyTorch's own float64 step is run again, DRAWS
+times, with its weights and inputs moved by one unit in the last place, and the floor is the
+largest change of that same leaf. A leaf whose floor exceeds NOISE of its maximum is decided
+by rounding (the gradient of a bias before BatchNorm is mathematically zero); it is listed as
+noise and not judged. The moved copies give such a gradient random signs, so that the floors
+of what the optimizer makes of it (momentum, update, parameter) are measured too.
+"""
+
+RELATIVE = 1e-12
+FLOOR_FACTOR = 8.0
+NOISE = 1e-6
+DRAWS = 3

@@ -1,0 +1,42 @@
+"""scikit-learn's handwritten digits: 1797 grey images of 8 x 8, real and bundled."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from .._compat import require
+
+
+TRAIN = 1344  # of 1797; the others are the test set
+Images = np.ndarray  # (N, 1, 8, 8) float32 in [0, 1]
+Labels = np.ndarray  # (N,) int64 in 0..9
+
+
+@cache
+def _digits() -> tuple[Images, Labels]:
+    digits = require("sklearn.datasets", "the digits workloads").load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images = (digits.images / 16.0).astype(np.float32)[order, None]
+    return images, digits.target[order].astype(np.int64)
+
+
+def train_loader(batch_size: int) -> DataLoader:
+    """Shuffled microbatches ``(images, labels)``, the same order in every fresh loader."""
+    images, labels = _digits()
+    return DataLoader(
+        TensorDataset(torch.tensor(images[:TRAIN]), torch.tensor(labels[:TRAIN])),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def test_set() -> tuple[Images, Labels]:
+    """The 453 images that training does not see."""
+    images, labels = _digits()
+    return images[TRAIN:], labels[TRAIN:]
