@@ -7,9 +7,10 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from ._dtypes import dtype_of, wide
 from ._loss_fn import LossFn, canonical
 from ._state import Accumulator, Loss, PyTree
-from ._trees import check_like, check_params, dtype_of
+from ._trees import check_like, check_params
 
 
 def zero_grad(params: PyTree) -> Accumulator:
@@ -28,7 +29,7 @@ def zero_grad(params: PyTree) -> Accumulator:
       TypeError: a leaf is not real floating.
     """
     check_params(params)
-    grads = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), _wide(dtype_of(p))), params)
+    grads = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), wide(dtype_of(p))), params)
     zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(grads)))
     return Accumulator(grads, loss=zero, weight=zero, count=jnp.zeros((), jnp.int32))
 
@@ -99,11 +100,6 @@ def mean(acc: Accumulator) -> Accumulator:
         loss=acc.loss / acc.weight,
         weight=acc.weight / acc.weight,
     )
-
-
-def _wide(dtype):
-    """At least float32: the dtype gradients are summed in."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _carried(new: PyTree, old: PyTree) -> PyTree:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from ._dtypes import wide
 from ._state import PyTree
 
 
@@ -41,13 +43,13 @@ def clip_grad_norm(
     leaves = jax.tree.leaves(grads)
     if not leaves:
         return grads, jnp.zeros(())
-    norms = jnp.stack([_norm(g.astype(_wide(g)), norm_type) for g in leaves])
+    norms = jnp.stack([_norm(g.astype(wide(g.dtype)), norm_type) for g in leaves])
     total_norm = _norm(norms, norm_type)
     if error_if_nonfinite:
         _check_finite(total_norm, norm_type)
     factor = jnp.minimum(max_norm / (total_norm + 1e-6), 1.0)
     return jax.tree.map(
-        lambda g: (g * factor.astype(_wide(g))).astype(g.dtype), grads
+        lambda g: (g * factor.astype(wide(g.dtype))).astype(g.dtype), grads
     ), total_norm
 
 
@@ -61,10 +63,6 @@ def clip_grad_value(grads: PyTree, value: float) -> PyTree:
       value: largest magnitude.
     """
     return jax.tree.map(lambda g: jnp.clip(g, -value, value), grads)
-
-
-def _wide(g):
-    return jnp.promote_types(g.dtype, jnp.float32)
 
 
 def _norm(x: jax.Array, p: float) -> jax.Array:
@@ -84,7 +82,7 @@ def _norm(x: jax.Array, p: float) -> jax.Array:
 
 
 def _check_finite(total_norm: jax.Array, norm_type: float) -> None:
-    if isinstance(total_norm, jax.core.Tracer):
+    if isinstance(total_norm, Tracer):
         raise ValueError(
             "error_if_nonfinite=True needs concrete values and cannot raise inside jax.jit. "
             "Look at metrics.grad_norm after the step instead."

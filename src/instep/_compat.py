@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from ._errors import MissingExtraError
+
 
 _EXTRA = {
     "torch": "parity",
@@ -13,10 +15,6 @@ _EXTRA = {
     "flax": "flax",
     "sklearn": "data",
 }
-
-
-class MissingExtraError(ImportError):
-    """A package that only an optional part of instep needs is not installed."""
 
 
 def require(module: str, purpose: str) -> ModuleType:

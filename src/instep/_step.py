@@ -15,9 +15,10 @@ from ._clip import (
     clip_grad_norm as _clip_grad_norm,
     clip_grad_value as _clip_grad_value,
 )
+from ._dtypes import dtype_of
 from ._loss_fn import LossFn, canonical
 from ._state import Accumulator, Loss, Metrics, PyTree, TrainState, View
-from ._trees import check_like, check_params, dtype_of, named_leaves
+from ._trees import check_like, check_params, named_leaves
 
 
 TrainStep = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
@@ -266,7 +267,7 @@ def _copy(tree: PyTree) -> PyTree:
     """Fresh, strongly typed device arrays: a weakly typed leaf would be traced twice."""
 
     def copy(x):
-        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jnp.array(x, copy=True)
         return jnp.array(x, dtype=dtype_of(x), copy=True)
 

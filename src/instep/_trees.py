@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
@@ -23,11 +22,6 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
         name = keystr(path, simple=True, separator=".")
         named[name.removesuffix(".value")] = leaf
     return named
-
-
-def dtype_of(leaf: Any) -> np.dtype:
-    """The dtype JAX gives to ``leaf``: float64 NumPy is float32 while x64 is off."""
-    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
 
 
 def describe(leaf: Any) -> str:

@@ -5,8 +5,8 @@ from .._compat import require as _require
 
 _require("torch", "instep.bridge")
 
-from ._torch_loop import TorchLoop as TorchLoop  # noqa: E402
-from ._weights import (  # noqa: E402
+from ._torch_loop import TorchLoop as TorchLoop
+from ._weights import (
     Link as Link,
     batch_norm as batch_norm,
     conv as conv,

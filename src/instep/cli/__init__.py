@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .._compat import MissingExtraError, require
+from .._compat import require
+from .._errors import MissingExtraError
 
 
 def main() -> None:

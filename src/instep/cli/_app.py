@@ -17,8 +17,8 @@ from rich.progress import (
 )
 
 from .. import __version__
-from .._compat import MissingExtraError
-from ._target import TargetError, resolve
+from .._errors import RequestError, TargetError
+from ._target import resolve
 
 
 app = typer.Typer(
@@ -121,12 +121,12 @@ def _progress() -> Progress:
 @contextmanager
 def _request_errors():
     """A wrong request is one message and exit 2; anything unforeseen also keeps its trace."""
-    from ..parity import ParityError
-
     try:
         yield
-    except (TargetError, ParityError, MissingExtraError, OSError) as error:
-        err.print(f"instep: {error}", style="red", markup=False, highlight=False)
+    except RequestError as error:
+        err.print(
+            f"instep: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(2) from error
     except Exception as error:
         err.print_exception()

@@ -12,10 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from .. import workloads
-
-
-class TargetError(Exception):
-    """The TARGET does not name something that can be used."""
+from .._errors import TargetError
 
 
 def resolve(target: str) -> Any:
@@ -31,9 +28,10 @@ def resolve(target: str) -> Any:
     if ":" not in target:
         if target in workloads.names():
             return workloads.get(target)
+        known = workloads.names()
         raise TargetError(
-            f"unknown workload {target!r}{_suggest(target, workloads.names())}. The workloads are "
-            f"{', '.join(workloads.names())}; your own is path/to/file.py:callable or "
+            f"unknown workload {target!r}{_suggest(target, known)}. The workloads are "
+            f"{', '.join(known)}; your own is path/to/file.py:callable or "
             f"package.module:callable."
         )
     where, _, name = target.rpartition(":")

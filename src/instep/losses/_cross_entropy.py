@@ -5,7 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from .._dtypes import wide
 from ._reduce import check_reduction, reduce
 
 
@@ -48,12 +50,11 @@ def cross_entropy(
     dtype = jnp.result_type(logits)
     axis = 0 if np.ndim(logits) == 1 else 1
     classes = np.shape(logits)[axis]
-    wide = jnp.promote_types(dtype, jnp.float32)
-    w_C = jnp.ones((classes,), wide) if weight is None else jnp.asarray(weight, wide)
+    w_C = jnp.asarray(np.ones(classes) if weight is None else weight, wide(dtype))
     if w_C.shape != (classes,):
         raise ValueError(f"weight has shape {w_C.shape}; logits have {classes} classes.")
 
-    logp = jax.nn.log_softmax(logits.astype(wide), axis=axis)
+    logp = jax.nn.log_softmax(logits.astype(wide(dtype)), axis=axis)
     if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
         losses, terms = _from_probabilities(logp, labels, w_C, axis, label_smoothing)
     else:
@@ -88,7 +89,7 @@ def _from_probabilities(logp, labels, w_C, axis, smoothing):
     q = labels.astype(logp.dtype)
     if smoothing:
         q = q * (1.0 - smoothing) + smoothing / logp.shape[axis]
-    w = w_C.reshape((-1,) + (1,) * (logp.ndim - axis - 1))
+    w = jnp.expand_dims(w_C, [i for i in range(logp.ndim) if i != axis])
     losses = -jnp.sum(w * q * logp, axis=axis)
     return losses, float(losses.size)
 
@@ -100,7 +101,7 @@ def _check_indices(logits_shape, axis, labels, ignore_index):
             f"logits of shape {logits_shape} have classes on axis {axis}, so class indices "
             f"have shape {expected}; got {np.shape(labels)}."
         )
-    if isinstance(labels, jax.core.Tracer):
+    if isinstance(labels, Tracer):
         return
     found = np.unique(np.asarray(labels))
     classes = logits_shape[axis]

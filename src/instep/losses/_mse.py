@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._dtypes import wide
 from ._reduce import check_reduction, reduce
 
 
@@ -42,10 +43,9 @@ def mse_loss(
                 f"one of them: broadcasting would pair every example with every other."
             )
     dtype = jnp.result_type(input)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    losses = (input.astype(wide) - target.astype(wide)) ** 2
+    losses = (input.astype(wide(dtype)) - target.astype(wide(dtype))) ** 2
     denominator = float(np.size(input))
     if weight is not None:
-        weight = weight.astype(wide)
+        weight = weight.astype(wide(dtype))
         losses, denominator = losses * weight, jnp.sum(weight)
     return reduce(losses, reduction, denominator).astype(dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 PyTree = Any
@@ -36,9 +37,7 @@ def check(name: str, value: Hyperparam, low: float, high: float = float("inf")) 
     A plain number is kept in double precision on the host, never as a JAX array, so that a
     constructor called before x64 is switched on does not round it.
     """
-    if callable(value):
-        return value
-    if isinstance(value, jax.core.Tracer):
+    if callable(value) or isinstance(value, Tracer):
         return value
     if np.ndim(value) != 0:
         raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")

@@ -51,12 +51,12 @@ def per_parameter(
       parameter and its slots alone, as a ``p.grad`` of None does: no decay, no step.
     """
 
-    def init_fn(params: PyTree) -> OptimizerState:
+    def init_fn(params: PyTree) -> Any:
         leaves, treedef = jax.tree.flatten(params)
         slots = _by_name([init(p) for p in leaves], treedef)
         return OptimizerState(_hyperparams.init(given), slots)
 
-    def update_fn(updates: PyTree, state: OptimizerState, params: PyTree = None):
+    def update_fn(updates: PyTree, state: Any, params: PyTree = None) -> Any:
         if params is None:
             raise ValueError(
                 "instep.optim computes new parameters, so it needs the old ones: call "

@@ -172,16 +172,15 @@ def _jax_name(leaf: Leaf, names: dict[str, str]) -> str | None:
 
 
 def _first_divergence(rows: tuple[Row, ...]) -> Divergence | None:
-    diverged = [(row.first_diverged.step, row) for row in rows if row.first_diverged]
+    """The earliest step; in it the earliest stage; in that the worst leaf."""
+    diverged = [(m.step, row, m) for row in rows if (m := row.first_diverged) is not None]
     if not diverged:
         return None
-    step = min(step for step, _ in diverged)
-    # Rows are in the order in which a step makes its leaves; in the first stage that
-    # diverged the worst leaf is named.
-    at_step = [row for s, row in diverged if s == step]
-    stage = at_step[0].stage
-    row = max((r for r in at_step if r.stage == stage), key=lambda r: r.first_diverged.ratio)
-    return Divergence(step, stage, row.leaf, row.jax, row.first_diverged, len(at_step) - 1)
+    step = min(n for n, _, _ in diverged)
+    here = [(row, m) for n, row, m in diverged if n == step]
+    stage = here[0][0].stage  # rows are in the order in which a step makes its leaves
+    row, m = max(((r, m) for r, m in here if r.stage == stage), key=lambda pair: pair[1].ratio)
+    return Divergence(step, stage, row.leaf, row.jax, m, others=len(here) - 1)
 
 
 def _verdict(ledger, rows, first, steps) -> tuple[Verdict, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import torch
 
+from .._errors import ParityError
 from .._loop import OpaqueLoop
 from .._trees import named_leaves
 from ..bridge._copy import copy_loop, to_dtype
@@ -23,10 +24,6 @@ from ._leaf import Observation
 from ._pair import Pair
 from ._report import Report, make_report
 from ._tolerance import DRAWS
-
-
-class ParityError(Exception):
-    """The walk could not be made: one half raised, or the halves do not fit together."""
 
 
 def run(pair: Pair, steps: int = 20, on_step: Callable[[int], None] = lambda n: None) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from .._compat import require
 from ._workload import Workload as Workload
 
 
@@ -20,5 +21,8 @@ def get(name: str) -> Workload:
 
     Raises:
       KeyError: there is none of that name.
+      MissingExtraError: PyTorch, Flax or scikit-learn is not installed.
     """
+    for package in ("torch", "flax", "sklearn"):
+        require(package, f"the workload {name}")
     return import_module(f".{_MODULES[name]}", __name__).WORKLOAD

@@ -6,9 +6,8 @@ from functools import cache
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
-
-from .._compat import require
 
 
 TRAIN = 1344  # of 1797; the others are the test set
@@ -18,7 +17,7 @@ Labels = np.ndarray  # (N,) int64 in 0..9
 
 @cache
 def _digits() -> tuple[Images, Labels]:
-    digits = require("sklearn.datasets", "the digits workloads").load_digits()
+    digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     images = (digits.images / 16.0).astype(np.float32)[order, None]
     return images, digits.target[order].astype(np.int64)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..parity import Pair
+
+if TYPE_CHECKING:
+    from ..parity import Pair
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""digits-mlp: a multilayer perceptron with a square layer, AdamW; the Flax half in plain optax."""
+"""digits-mlp: three linear layers, one of them square; AdamW; the Flax half in plain optax."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""Fixtures and the two comparisons that every test uses. The tolerances are instep's own."""
+
+from __future__ import annotations
+
+import os
+
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from instep.parity._judge import Status, measure
+
+
+@pytest.fixture
+def x64():
+    """float64 on both sides, and no silent promotion between dtypes or ranks."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        yield
+    torch.set_default_dtype(default)
+
+
+def array(x) -> np.ndarray:
+    return x.detach().numpy() if torch.is_tensor(x) else np.asarray(x)
+
+
+def assert_in_step(torch_value, jax_value, what: str = "") -> None:
+    """One leaf, by the float64 rule of ``instep.parity`` with a floor of zero."""
+    m = measure(0, array(torch_value), array(jax_value), floor=0.0)
+    assert m.status is Status.IN_STEP, f"{what}: {m} (ratio {m.ratio:.3g})"
+
+
+def assert_bitwise(a, b, what: str = "") -> None:
+    """Two trees with the same structure, dtypes and bits."""
+    assert jax.tree.structure(a) == jax.tree.structure(b), what
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.atleast_1d(x), np.atleast_1d(y)
+        assert x.dtype == y.dtype and x.shape == y.shape, what
+        np.testing.assert_array_equal(x.view(np.uint8), y.view(np.uint8), err_msg=what)

@@ -1,0 +1,67 @@
+"""The core needs jax, optax and NumPy; everything else is asked for by name."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def python(code: str, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    code = BLOCK.format(blocked=set(blocked) or "()") + code
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_import_brings_no_torch_flax_or_orbax():
+    done = python(
+        "import instep, sys\n"
+        "print(sorted({'torch', 'flax', 'orbax', 'rich', 'typer'} & set(sys.modules)))"
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_core_trains_without_torch():
+    done = python(
+        "import instep, jax.numpy as jnp\n"
+        "def loss_fn(params, batch):\n"
+        "    return instep.losses.mse_loss(batch[0] @ params['w'], batch[1])\n"
+        "x, w = jnp.eye(3), jnp.arange(3.0)\n"
+        "tx = instep.optim.adam(lr=0.1)\n"
+        "state = instep.init_state({'w': jnp.zeros(3)}, tx)\n"
+        "step = instep.make_train_step(loss_fn, tx)\n"
+        "for _ in range(200): state, metrics = step(state, (x, x @ w))\n"
+        "print(float(metrics.loss) < 1e-3)",
+        blocked=("torch", "flax", "orbax", "rich", "typer", "sklearn"),
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["parity", "bridge", "TorchLoop", "Pair"])
+def test_what_needs_torch_names_the_extra(name):
+    done = python(f"import instep\ninstep.{name}", blocked=("torch",))
+    assert done.returncode == 1
+    assert "needs torch, which is not installed" in done.stderr
+    assert "pip install 'instep[parity]'" in done.stderr
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "parity"), ("typer", "parity")])
+def test_command_without_its_packages_exits_2(package, extra):
+    code = "import instep.cli, sys; sys.argv = ['instep', 'parity', 'digits-mlp']\n"
+    done = python(code + "instep.cli.main()", blocked=(package,))
+    assert done.returncode == 2, done.stderr
+    assert f"pip install 'instep[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    done = python("import instep\ninstep.nothing")
+    assert "module 'instep' has no attribute 'nothing'" in done.stderr

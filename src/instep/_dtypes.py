@@ -1,0 +1,19 @@
+"""The dtype JAX gives to a leaf, and the dtype sums are taken in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def dtype_of(leaf: Any) -> np.dtype:
+    """The dtype of ``leaf`` as a JAX array: NumPy float64 is float32 while x64 is off."""
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
+
+
+def wide(dtype: Any) -> np.dtype:
+    """``dtype`` if it has 32 bits or more, else float32; for sums and logarithms."""
+    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
