@@ -101,9 +101,8 @@ def test_float32_rounds_no_worse_than_torch(torch_name, name, options):
     oracle, torch32 = torch_step(torch.float64), torch_step(torch.float32)
     for n, exact in oracle.items():
         ulp = np.spacing(np.float32(np.abs(exact).max()))
-        error, torch_error = (
-            np.sqrt(np.mean((np.asarray(x, float) - exact) ** 2)) for x in (params[n], torch32[n])
-        )
+        both = np.asarray(params[n], float), torch32[n]
+        error, torch_error = (np.sqrt(np.mean((x - exact) ** 2)) for x in both)
         bound = ROUNDING_FACTOR * torch_error + ROUNDING_ULPS * ulp
         assert error <= bound, f"{n}: {error:.3g} > {bound:.3g} (torch {torch_error:.3g})"
 
@@ -126,9 +125,6 @@ def test_absent_gradient_changes_nothing(x64):
             assert_in_step(p[n], params[n], n)
     steps = opt_state.slots["step"]
     assert (int(steps["matrix"]), int(steps["vector"])) == (2, 4)
-        2,
-        4,
-    )
 
 
 def test_learning_rate_is_data(x64):
