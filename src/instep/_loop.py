@@ -19,7 +19,7 @@ class OpaqueLoop:
     """Somebody's own training step; see ``JaxLoop.opaque``."""
 
     step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
-    state: PyTree
+    state: PyTree | Callable[[], PyTree]
     view: Callable[[PyTree, PyTree], View]
 
 
@@ -56,14 +56,17 @@ class JaxLoop:
     @staticmethod
     def opaque(
         step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
-        state: PyTree,
+        state: PyTree | Callable[[], PyTree],
         view: Callable[[PyTree, PyTree], View],
     ) -> OpaqueLoop:
         """Describe a training step that somebody already has.
 
         Args:
           step: ``(state, batch) -> (state, metrics)``, jitted or not, donating or not.
-          state: any pytree that holds the parameters, the buffers and the optimizer state.
+          state: any pytree that holds the parameters, the buffers and the optimizer state, or
+            a callable without arguments that makes it. The harness casts it to float64; made
+            by a callable, a learning rate inside it is float64 from the start, not the
+            float32 one that the cast would keep.
           view: ``(state, metrics) -> View``: where in them the loss, the parameters and,
             if they are there, the buffers, gradients and optimizer state are found. What
             it leaves None is not compared, and reported so.

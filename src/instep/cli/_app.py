@@ -68,7 +68,7 @@ def parity(
 
     from ..parity._table import render
 
-    out.print(render(report, target, leaves))
+    out.print(render(report, Path(target).name, leaves))
     if workload is not None and report.in_step:
         _train_on(workload)
     raise typer.Exit(0 if report.in_step else 1)

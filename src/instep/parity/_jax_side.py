@@ -103,7 +103,8 @@ def opaque(loop: OpaqueLoop, batch: PyTree) -> JaxWalk:
     ``batch`` is the first one: the metrics it would give, as zeros, let ``view`` look at the
     state before the first step.
     """
-    state = jax.tree.map(_double, loop.state)
+    state = loop.state() if callable(loop.state) else loop.state
+    state = jax.tree.map(_double, state)
     _, metrics = jax.eval_shape(loop.step, state, batch)
     metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
 

@@ -150,7 +150,7 @@ def _row(ledger: Ledger, leaf: Leaf, names: dict[str, str]) -> Row:
         status = Status.DIVERGED
     elif ledger.idle(leaf):
         status = Status.IDLE
-    elif judged:
+    elif any(m.step > 0 for m in judged):
         status = Status.IN_STEP
     else:
         status = measured[-1].status
