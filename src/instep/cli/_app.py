@@ -62,6 +62,8 @@ def parity(
     Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
     """
     with _request_errors():
+        if json is not None and not json.parent.is_dir():
+            raise RequestError(f"no folder {str(json.parent)!r} to write {json.name} in.")
         report, workload = _compare(target, steps)
         if json is not None:
             report.to_json(json)

@@ -198,7 +198,7 @@ def _verdict(ledger, rows, first, steps) -> tuple[Verdict, str]:
     missing = [kind for kind in STAGE if kind in required - judged]
     if missing:
         return Verdict.INCONCLUSIVE, (
-            f"nothing diverged, but no {' and no '.join(missing)} could be judged"
+            f"nothing diverged, but no {' or '.join(missing)} could be judged"
         )
     hidden = {leaf for side in ledger.unseen.values() for leaf in side}
     hidden = sorted(leaf for leaf in hidden if leaf.kind not in SEEN_THROUGH)

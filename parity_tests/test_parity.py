@@ -1,0 +1,302 @@
+"""The walk itself: what it touches, what it sees, and what it refuses to claim."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from torch import nn
+
+import instep
+from instep import bridge, parity
+from instep.parity._judge import Status, measure
+from instep.workloads import digits_cnn, digits_mlp
+
+
+def linear_pair(loss_fn=None, torch_loss=None, lr=0.1, steps=6, **jax_options):
+    """Least squares: the smallest pair that has every stage but buffers."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    data = torch.randn(steps, 8, 3)
+    loop = instep.TorchLoop(
+        model,
+        torch_loss or (lambda model, x: (model(x) ** 2).mean()),
+        torch.optim.SGD(model.parameters(), lr=lr),
+        list(data),
+    )
+
+    def right(params, x):
+        return ((x @ params["kernel"] + params["bias"]) ** 2).mean()
+
+    params = {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}
+    tx = jax_options.pop("tx", instep.optim.sgd(lr))
+    loop_jax = instep.JaxLoop(loss_fn or right, tx, params, **jax_options)
+    rules = [
+        tuple(
+            replace(link, torch=link.torch[1:], jax=link.jax[1:]) for link in bridge.linear("")
+        ),
+    ]
+    return instep.Pair(loop, loop_jax, rules)
+
+
+def test_smallest_pair_is_in_step():
+    report = parity.run(linear_pair(), steps=6)
+    assert report.in_step, report
+    assert {row.leaf.kind for row in report.rows} == {
+        "loss", "gradient", "update", "parameter", "lr",
+    }  # fmt: skip
+    assert all(row.status is Status.IN_STEP for row in report.rows)
+    assert report.unseen == ()
+
+
+def test_conv_bias_before_batch_norm_is_noise_and_never_green():
+    report = parity.run(digits_cnn.WORKLOAD.make_pair(), steps=3)
+    assert report.in_step, report
+    noise = {(row.leaf.kind, row.leaf.name) for row in report.not_judged()}
+    biases = ("conv1.bias", "conv2.bias")
+    assert noise == {(k, b) for k in ("gradient", "clipped gradient") for b in biases}
+    for row in report.not_judged():
+        assert row.status is Status.NOISE and row.judged == 0
+        assert row.worst.floor > 1e-3 * row.worst.scale
+    printed = str(report)
+    assert "conv1.bias" in printed and "noise" in printed
+
+
+def test_what_the_user_has_is_left_as_it_was():
+    pair = digits_cnn.WORKLOAD.make_pair()
+    loop = pair.torch
+    rng, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+
+    def everything():
+        return json.dumps(
+            [
+                {n: t.tolist() for n, t in loop.model.state_dict().items()},
+                str(loop.optimizer.state_dict()),
+                str(loop.scheduler.state_dict()),
+                str(loop.optimizer.param_groups[0]["lr"]),
+                [str(p.dtype) for p in loop.model.parameters()],
+                [p.grad is None for p in loop.model.parameters()],
+            ]
+        )
+
+    before = everything()
+    params = jax.tree.map(np.array, pair.jax.params)
+    parity.run(pair, steps=2)
+    assert everything() == before
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, pair.jax.params, params)))
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert (np.random.get_state()[1] == numpy_state).all()
+    assert torch.get_default_dtype() is torch.float32
+    assert jnp.zeros(()).dtype == jnp.float32
+    # and the optimizer of the user, whose step a scheduler has wrapped, was not stepped
+    assert loop.scheduler.last_epoch == 0
+
+
+def test_global_settings_are_restored_when_a_half_raises():
+    def broken(model, x):
+        raise KeyError("my own bug")
+
+    with pytest.raises(parity.ParityError, match="the PyTorch half raised at step 1: KeyError"):
+        parity.run(linear_pair(torch_loss=broken))
+    assert torch.get_default_dtype() is torch.float32
+    assert jnp.zeros(()).dtype == jnp.float32
+
+
+def test_a_loop_in_flight_starts_from_where_it_is():
+    """Momentum already built up in PyTorch is not there on the JAX side: said at step 0."""
+    pair = linear_pair(tx=instep.optim.sgd(0.1, momentum=0.9))
+    optimizer = torch.optim.SGD(pair.torch.model.parameters(), lr=0.1, momentum=0.9)
+    pair = replace(pair, torch=replace(pair.torch, optimizer=optimizer))
+    assert parity.run(pair, steps=3).in_step
+    pair.torch.loss_fn(pair.torch.model, pair.torch.batches[0]).backward()
+    optimizer.step()
+    report = parity.run(pair, steps=3)
+    first = report.first_divergence
+    assert (first.step, first.stage, first.leaf.kind) == (0, "optimizer", "state")
+
+
+def test_one_trace_of_the_jax_half():
+    traces = 0
+
+    def counted(params, x):
+        nonlocal traces
+        traces += 1
+        return ((x @ params["kernel"] + params["bias"]) ** 2).mean()
+
+    assert parity.run(linear_pair(counted), steps=5).in_step
+    assert traces == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda x: x, Status.IN_STEP),
+        (lambda x: x * (1 + 1e-13), Status.IN_STEP),
+        (lambda x: x * (1 + 1e-11), Status.DIVERGED),
+        (lambda x: -x, Status.DIVERGED),
+        (lambda x: x[:, None], Status.DIVERGED),
+        (lambda x: np.where(x == x[0], np.nan, x), Status.DIVERGED),
+        (lambda x: np.where(x == x[0], np.inf, x), Status.DIVERGED),
+        (lambda x: x[::-1], Status.DIVERGED),
+    ],
+)
+def test_measure(change, status):
+    x = np.array([1.0, -2.0, 3.0])
+    assert measure(1, x, change(x), floor=0.0).status is status
+
+
+def test_measure_noise_and_not_finite():
+    x = np.array([1.0, 2.0])
+    assert measure(1, x, x * 1.5, floor=3e-6).status is Status.NOISE
+    assert measure(1, x, x + 7e-7, floor=1e-7).status is Status.IN_STEP
+    assert measure(1, x, x + 9e-7, floor=1e-7).status is Status.DIVERGED
+    nan = np.array([np.nan, 1.0])
+    assert measure(1, nan, nan, floor=0.0).status is Status.NOT_FINITE
+    assert measure(1, nan, nan[::-1], floor=0.0).status is Status.DIVERGED
+    assert measure(1, x, x, floor=np.inf).status is Status.NOISE
+    assert measure(1, np.zeros(2), np.zeros(2), floor=0.0).status is Status.IN_STEP
+    assert measure(1, np.zeros(2), np.full(2, 1e-300), floor=0.0).status is Status.DIVERGED
+
+
+def test_nothing_learned_is_inconclusive():
+    report = parity.run(linear_pair(lr=0.0), steps=3)
+    assert report.verdict is parity.Verdict.INCONCLUSIVE and not report.in_step
+    assert "no update or parameter could be judged" in report.reason
+    idle = {row.leaf.kind for row in report.not_judged()}
+    assert idle == {"update", "parameter"}
+
+
+def test_nan_on_both_sides_is_inconclusive():
+    pair = linear_pair(
+        lambda params, x: ((x @ params["kernel"] + params["bias"]) ** 2).mean() * jnp.nan,
+        lambda model, x: (model(x) ** 2).mean() * torch.nan,
+    )
+    report = parity.run(pair, steps=2)
+    assert report.verdict is parity.Verdict.INCONCLUSIVE, report
+
+
+def test_a_frozen_parameter_that_jax_trains_is_seen():
+    pair = linear_pair()
+    pair.torch.model.bias.requires_grad_(False)
+    first = parity.run(pair, steps=2).first_divergence
+    assert (first.stage, first.leaf.name) == ("gradient", "bias")
+
+
+def test_opaque_without_gradients_is_inconclusive_not_green():
+    pair = linear_pair()
+
+    @jax.jit
+    def step(params, x):
+        loss, grads = jax.value_and_grad(pair.jax.loss_fn)(params, x)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), {"loss": loss, "g": grads}
+
+    def hidden(params, metrics):
+        return instep.View(metrics["loss"], params)
+
+    def shown(params, metrics):
+        return instep.View(metrics["loss"], params, grads=metrics["g"])
+
+    make = instep.JaxLoop.opaque
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    report = parity.run(replace(pair, jax=make(step, params, hidden)), steps=3)
+    assert report.verdict is parity.Verdict.INCONCLUSIVE
+    assert "no gradient could be judged" in report.reason
+    assert any(s.startswith("gradient: the JAX side does not show") for s in report.unseen)
+    report = parity.run(replace(pair, jax=make(step, params, shown)), steps=3)
+    assert report.in_step, report
+
+
+def test_hidden_learning_rate_is_said_and_judged_through_the_update():
+    report = parity.run(digits_mlp.WORKLOAD.make_pair(), steps=2)
+    assert report.in_step
+    assert report.unseen == (
+        "lr: the JAX side does not show group 0, which the PyTorch side has; judged through "
+        "the update",
+    )
+
+
+def test_json(tmp_path):
+    report = parity.run(linear_pair(tx=optax.sgd(0.11)), steps=2)
+    path = tmp_path / "report.json"
+    report.to_json(path)
+    data = json.loads(path.read_text())
+    assert (data["schema"], data["verdict"], data["in_step"]) == (1, "not in step", False)
+    assert data["first_divergence"]["stage"] == "optimizer"
+    assert data["first_divergence"]["jax"] in ("kernel", "bias")
+    assert len(data["leaves"]) == len(report.rows)
+    assert {"status", "judged", "worst", "stage", "kind", "name"} <= set(data["leaves"][0])
+    assert data["environment"]["torch"] == torch.__version__
+    assert data["tolerance"]["relative"] == 1e-12
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: parity.run(nn.Linear(1, 1)), TypeError, r"takes an instep.Pair.*got Linear"),
+        (lambda: parity.run(linear_pair(), steps=0), ValueError, r"steps=0"),
+        (lambda: linear_pair(accumulate=2), ValueError, r"PyTorch 1, JAX 2"),
+        (
+            lambda: instep.Pair(nn.Linear(1, 1), linear_pair().jax, []),
+            TypeError,
+            r"Pair.torch is a Linear; give an instep.TorchLoop",
+        ),
+        (
+            lambda: instep.Pair(linear_pair().torch, nn.Linear(1, 1), []),
+            TypeError,
+            r"Pair.jax is a Linear",
+        ),
+        (
+            lambda: parity.run(replace(linear_pair(), weights=[])),
+            parity.ParityError,
+            r"PyTorch leaf 'weight' has no rule",
+        ),
+        (
+            lambda: parity.run(replace(linear_pair(), batch=lambda x: x.missing)),
+            parity.ParityError,
+            r"Pair.batch raised at step 1: AttributeError",
+        ),
+        (
+            lambda: parity.run(linear_pair(lambda params, x: (x, x))),
+            parity.ParityError,
+            r"the JAX half raised at step 1: TypeError: loss_fn returned a tuple",
+        ),
+        (
+            lambda: parity.run(_with_batches(iter([torch.ones(8, 3)])), steps=2),
+            parity.ParityError,
+            r"batches of the PyTorch half raised at step 2.*a generator is used up",
+        ),
+    ],
+)
+def test_bad_requests(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_labels_out_of_range_are_named_with_the_step():
+    pair = digits_mlp.WORKLOAD.make_pair()
+    good = next(iter(pair.torch.batches))
+    bad = good[0], torch.full_like(good[1], 12)
+    pair = replace(pair, torch=replace(pair.torch, batches=[good, bad]))
+    with pytest.raises(
+        parity.ParityError,
+        match=r"PyTorch half raised at step 2: IndexError: Target 12 is out of bounds.*Labels "
+        r"are class indices from 0",
+    ):
+        parity.run(pair, steps=2)
+
+
+def test_labels_shifted_in_the_jax_half_alone_are_seen():
+    """instep.losses gives NaN under jit; optax clamps to the last class: both diverge."""
+    pair = digits_mlp.WORKLOAD.make_pair()
+    shifted = replace(pair, batch=lambda b: (b[0], b[1] + 1))
+    first = parity.run(shifted, steps=1).first_divergence
+    assert (first.step, first.stage) == (1, "loss")
+
+
+def _with_batches(batches):
+    pair = linear_pair()
+    return replace(pair, torch=replace(pair.torch, batches=batches))
