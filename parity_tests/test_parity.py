@@ -119,6 +119,18 @@ def test_a_loop_in_flight_starts_from_where_it_is():
     assert (first.step, first.stage, first.leaf.kind) == (0, "optimizer", "state")
 
 
+def test_a_cosine_schedule_to_its_end_and_past_it():
+    """Near zero PyTorch's 1 + cos(x) cancels: its rate is then off by 1e-12 of itself."""
+    pair = linear_pair(tx=instep.optim.sgd(instep.schedules.cosine_annealing_lr(0.1, 420)))
+    optimizer = torch.optim.SGD(pair.torch.model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 420)
+    loop = replace(pair.torch, optimizer=optimizer, scheduler=scheduler)
+    report = parity.run(replace(pair, torch=loop), steps=440)
+    assert report.in_step, report
+    (rate,) = (row for row in report.rows if row.leaf.kind == "lr")
+    assert rate.worst.scale == 0.1
+
+
 def test_one_trace_of_the_jax_half():
     traces = 0
 

@@ -13,13 +13,6 @@ from ._leaf import Leaf, Observation
 from ._tolerance import NOISE
 
 
-def move_weights(loop: TorchLoop, generator: torch.Generator) -> None:
-    """Move every non-zero element of every parameter up or down by one ulp, in place."""
-    with torch.no_grad():
-        for p in loop.model.parameters():
-            p.copy_(_moved(p, generator))
-
-
 def move_inputs(tree: Any, generator: torch.Generator) -> Any:
     """A copy of a microbatch whose non-zero floating elements are moved by one ulp."""
     if torch.is_tensor(tree):
@@ -27,11 +20,37 @@ def move_inputs(tree: Any, generator: torch.Generator) -> Any:
     return map_containers(lambda x: move_inputs(x, generator), tree)
 
 
-def redraw_noise(
+def disturb(
     loop: TorchLoop,
     reference: Observation,
     generator: torch.Generator,
-    gradients: Observation,
+    stage: str,
+    seen: Observation,
+) -> None:
+    """What happens to a moved copy in the course of one step, in place.
+
+    Args:
+      loop: the copy.
+      reference: what the undisturbed loop showed at this step.
+      generator: of this copy's draws.
+      stage: ``"start"`` or ``"gradient"``.
+      seen: at ``"gradient"``, the gradients of the copy.
+    """
+    with torch.no_grad():
+        if stage == "start":
+            _move_weights(loop, generator)
+        else:
+            _redraw_noise(loop, reference, generator, seen)
+
+
+def _move_weights(loop: TorchLoop, generator: torch.Generator) -> None:
+    """Move every non-zero element of every parameter up or down by one ulp."""
+    for p in loop.model.parameters():
+        p.copy_(_moved(p, generator))
+
+
+def _redraw_noise(
+    loop: TorchLoop, reference: Observation, generator: torch.Generator, seen: Observation
 ) -> None:
     """Give random signs to every ``.grad`` that one ulp has shown to be noise.
 
@@ -44,8 +63,8 @@ def redraw_noise(
         if p.grad is None:
             continue
         there = reference[Leaf("gradient", name)]
-        moved = distance(gradients[Leaf("gradient", name)], there)
-        if not moved <= NOISE * abs(there).max(initial=0.0):
+        change = distance(seen[Leaf("gradient", name)], there)
+        if not change <= NOISE * abs(there).max(initial=0.0):
             up = torch.rand(p.shape, generator=generator).to(p.device) < 0.5
             p.grad.copy_(torch.where(up, p.grad, -p.grad))
 

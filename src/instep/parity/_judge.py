@@ -30,7 +30,7 @@ class Measurement:
     status: Status
     error: float  # max|jax - torch|; infinite if shapes or non-finite places differ
     floor: float  # largest change of PyTorch's own leaf under one ulp
-    scale: float  # max|torch|
+    scale: float  # max|torch|; of a learning rate, the largest so far
 
     @property
     def bound(self) -> float:
@@ -52,6 +52,7 @@ class Ledger:
     unseen: dict[str, set[Leaf]] = field(default_factory=lambda: {"torch": set(), "jax": set()})
     _first: Observation = field(default_factory=dict)
     _excited: set[Leaf] = field(default_factory=set)
+    _largest: dict[Leaf, float] = field(default_factory=dict)
 
     def judge(
         self,
@@ -68,13 +69,22 @@ class Ledger:
         }
         for leaf in torch.keys() & jax.keys():
             floor = max((distance(m[leaf], torch[leaf]) for m in moved), default=0.0)
-            measurement = measure(step, torch[leaf], jax[leaf], floor)
+            largest = self._largest_rate(leaf, torch[leaf])
+            measurement = measure(step, torch[leaf], jax[leaf], floor, largest)
             self.measurements.setdefault(leaf, []).append(measurement)
             self._note_excitement(leaf, torch[leaf])
 
     def idle(self, leaf: Leaf) -> bool:
         """Whether nothing happened to ``leaf`` in the whole walk."""
         return leaf not in self._excited
+
+    def _largest_rate(self, leaf: Leaf, value: np.ndarray) -> float:
+        """The largest learning rate so far; 0 for other leaves, which stand for themselves."""
+        if leaf.kind != "lr":
+            return 0.0
+        largest = max(self._largest.get(leaf, 0.0), abs(float(value)))
+        self._largest[leaf] = largest
+        return largest
 
     def _note_excitement(self, leaf: Leaf, value: np.ndarray) -> None:
         standing = leaf.kind in ("parameter", "buffer", "state")
@@ -83,11 +93,13 @@ class Ledger:
             self._excited.add(leaf)
 
 
-def measure(step: int, torch: np.ndarray, jax: np.ndarray, floor: float) -> Measurement:
-    """Judge one leaf by the rule of ``_tolerance``."""
+def measure(
+    step: int, torch: np.ndarray, jax: np.ndarray, floor: float, at_least: float = 0.0
+) -> Measurement:
+    """Judge one leaf by the rule of ``_tolerance``; its scale is ``at_least`` that."""
     error = distance(jax, torch)
     finite = np.isfinite(torch)
-    scale = float(np.max(np.abs(torch), initial=0.0, where=finite))
+    scale = float(np.max(np.abs(torch), initial=at_least, where=finite))
     if error == np.inf:
         status = Status.DIVERGED
     elif not finite.all():

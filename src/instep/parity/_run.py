@@ -17,7 +17,7 @@ from ..bridge._copy import copy_loop, to_dtype
 from ..bridge._torch_loop import TorchLoop, windows
 from ..bridge._weights import match, to_torch
 from . import _jax_side, _torch_side
-from ._floor import move_inputs, move_weights, redraw_noise
+from ._floor import disturb, move_inputs
 from ._jax_side import JaxWalk, batch_of
 from ._judge import Ledger
 from ._leaf import Observation
@@ -101,8 +101,7 @@ def _torch_step(
                 loop,
                 move_inputs(window, generator),
                 n,
-                on_start=partial(move_weights, loop, generator),
-                on_gradient=partial(redraw_noise, loop, seen, generator),
+                disturb=partial(disturb, loop, seen, generator),
             )
         )
     torch.set_rng_state(rng_after)

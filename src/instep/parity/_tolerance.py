@@ -10,6 +10,9 @@ largest change of that same leaf. A leaf whose floor exceeds NOISE of its maximu
 by rounding (the gradient of a bias before BatchNorm is mathematically zero); it is listed as
 noise and not judged. The moved copies give such a gradient random signs, so that the floors
 of what the optimizer makes of it (momentum, update, parameter) are measured too.
+
+A learning rate is judged against the largest one so far: where a cosine nears zero, PyTorch's
+own 1 + cos(x) cancels, and what is left is as inexact as the largest rate.
 """
 
 RELATIVE = 1e-12

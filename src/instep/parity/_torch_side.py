@@ -37,24 +37,23 @@ def step(
     loop: TorchLoop,
     window: list[Any],
     n: int,
-    on_start: Callable[[], None] = lambda: None,
-    on_gradient: Callable[[Observation], None] = lambda gradients: None,
+    disturb: Callable[[str, Observation], None] = lambda stage, seen: None,
 ) -> Observation:
     """Take step ``n`` of ``loop``, in place, and return every leaf that it made.
 
-    ``on_start`` is called when the parameters before the step have been noted, and
-    ``on_gradient`` with the gradients; both may still change what they find.
+    ``disturb(stage, seen)`` may change what it finds: at ``"start"``, when the parameters
+    before the step have been noted, and at ``"gradient"``, with the gradients.
     """
     seen: Observation = {}
     before = _parameters(loop)
-    on_start()
+    disturb("start", seen)
 
     def watch(stage: str, value: Any) -> None:
         if stage == "gradient":
             seen[Leaf("loss", "loss")] = _array(value)
             gradients = _gradients(loop, "gradient")
             seen.update(gradients)
-            on_gradient(gradients)
+            disturb("gradient", gradients)
         elif stage == "clip" and (loop.clip_grad_norm or loop.clip_grad_value) is not None:
             seen.update(_gradients(loop, "clipped gradient"))
             if value is not None:

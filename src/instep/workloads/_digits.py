@@ -17,10 +17,10 @@ Labels = np.ndarray  # (N,) int64 in 0..9
 
 @cache
 def _digits() -> tuple[Images, Labels]:
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images = (digits.images / 16.0).astype(np.float32)[order, None]
-    return images, digits.target[order].astype(np.int64)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    order = np.random.default_rng(0).permutation(len(labels))
+    images = (pixels / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
+    return images[order], labels.astype(np.int64)[order]
 
 
 def train_loader(batch_size: int) -> DataLoader:
