@@ -9,11 +9,11 @@ demo: $(READY)  ## walk both digit workloads side by side for 100 steps, then tr
 	$(BIN)/instep parity digits-cnn --steps 100 --leaves
 	$(BIN)/instep parity digits-mlp --steps 100 --leaves
 
-test: lint types  ## lint, types and the suite
-	$(BIN)/python -m pytest -m "not exhaustive"
+test: lint types  ## lint, types, the notebooks and the suite
+	$(BIN)/python -m pytest --nbmake notebooks parity_tests -m "not exhaustive"
 
-test-all: lint types  ## the suite and the exhaustive sweep
-	$(BIN)/python -m pytest
+test-all: lint types  ## the same and the exhaustive sweep
+	$(BIN)/python -m pytest --nbmake notebooks parity_tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ def render(report: Report, title: str = "", leaves: bool = False) -> RenderableT
 
 def plain(report: Report) -> str:
     """The report as plain text, 100 columns wide."""
-    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console = Console(file=io.StringIO(), width=100, color_system=None, force_jupyter=False)
     console.print(render(report))
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 

@@ -1,0 +1,13 @@
+"""The long sweep: both workloads, in float64, for their whole training."""
+
+import pytest
+
+from instep import parity, workloads
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", workloads.names())
+def test_in_step_to_the_end_of_training(name):
+    workload = workloads.get(name)
+    report = parity.run(workload.make_pair(), steps=workload.total_steps)
+    assert report.in_step, report

@@ -1,0 +1,87 @@
+"""What the README shows runs, and does what the README says."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+from torch.nn.utils import clip_grad_norm_
+from typer.testing import CliRunner
+
+import instep
+from conftest import assert_in_step
+from instep.cli._app import app
+
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SNIPPET, TORCH_STEP, INSTEP_STEP, MY_PAIR = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_snippet_runs_and_learns():
+    names = {}
+    exec(SNIPPET, names)
+    assert float(names["metrics"].loss) < 0.5 < np.log(10)
+    lines = [line for line in SNIPPET.splitlines() if line.strip()]
+    assert len(lines) <= 17  # fifteen, and the two that make data
+
+
+def test_the_two_columns_take_the_same_step(x64):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    start = {n: p.detach().numpy().copy() for n, p in model.named_parameters()}
+    tx = instep.optim.adam(lr=instep.schedules.cosine_annealing_lr(0.1, 10))
+    window = [(torch.randn(4, 5), torch.randint(3, (4,))) for _ in range(3)]
+    theirs = {
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10),
+        "model": model,
+        "window": window,
+        "clip_grad_norm_": clip_grad_norm_,
+        "loss_fn": lambda model, batch: torch.nn.functional.cross_entropy(
+            model(batch[0]), batch[1]
+        ),
+    }
+
+    def loss_fn(params, batch):
+        x, y = batch
+        return instep.losses.cross_entropy(x @ params["weight"].T + params["bias"][None], y)
+
+    ours = {
+        "instep": instep,
+        "dataclasses": dataclasses,
+        "tx": tx,
+        "loss_fn": loss_fn,
+        "state": instep.init_state(start, tx),
+        "window": [tuple(t.numpy() for t in microbatch) for microbatch in window],
+    }
+    for _ in range(3):
+        exec(TORCH_STEP, theirs)
+        exec(INSTEP_STEP, ours)
+        for name, p in model.named_parameters():
+            assert_in_step(p, ours["state"].params[name], name)
+    assert not np.allclose(start["weight"], ours["state"].params["weight"])
+
+
+def test_my_pair_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
+    path = tmp_path / "my_pair.py"
+    for text, code, verdict in (
+        (MY_PAIR, 1, "NOT IN STEP. The optimizer stage is the first to diverge, at step 1"),
+        (MY_PAIR.replace("adamw(1e-2)", "adamw(1e-2, weight_decay=1e-2)"), 0, ": IN STEP."),
+        (MY_PAIR.replace("optax.adamw(1e-2)", "instep.optim.adamw(1e-2)"), 0, ": IN STEP."),
+    ):
+        path.write_text(text)
+        done = CliRunner().invoke(app, ["parity", f"{path}:pair"])
+        assert done.exit_code == code, done.output
+        assert verdict in " ".join(done.output.split())
+    assert "my_pair.py:pair: NOT IN STEP. The optimizer stage" in README
+
+
+def test_version_table_names_what_is_installed():
+    from importlib.metadata import version
+
+    for package in ("jax", "optax", "torch", "flax"):
+        assert f"{package} {version(package).split('+')[0]}" in README
+    assert jax.__version__ == version("jax")
