@@ -168,42 +168,27 @@ def make_observed_step(
     if accumulate < 1:
         raise ValueError(f"accumulate must be at least 1; got {accumulate=}.")
 
-    def train_step(state: TrainState, batch: PyTree):
-        def microstep(carry, inputs):
-            acc, buffers = carry
-            index, microbatch = inputs
-            rng = _microbatch_rng(state, index)
-            acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng)
-            return (acc, out.buffers), out.metrics
-
-        carry = zero_grad(state.params), state.buffers
-        if accumulate == 1:
-            (acc, buffers), aux = microstep(carry, (0, batch))
-        else:
-            _check_leading_axis(batch, accumulate)
-            inputs = jnp.arange(accumulate), batch
-            (acc, buffers), aux = jax.lax.scan(microstep, carry, inputs)
-
+    def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
+        acc, buffers, aux = _backward_window(loss_fn, state, batch, accumulate)
         acc = mean(acc)
-        clipped, norm = acc, None
+        grads, norm = acc.grads, None
         if clip_grad_norm is not None:
-            grads, norm = _clip_grad_norm(clipped.grads, clip_grad_norm)
-            clipped = replace(clipped, grads=grads)
+            grads, norm = _clip_grad_norm(grads, clip_grad_norm)
         if clip_grad_value is not None:
-            grads = _clip_grad_value(clipped.grads, clip_grad_value)
-            clipped = replace(clipped, grads=grads)
+            grads = _clip_grad_value(grads, clip_grad_value)
+        state = step(tx, state, replace(acc, grads=grads), buffers)
 
-        state = step(tx, state, clipped, buffers)
+        metrics = Metrics(acc.loss, acc.weight, norm, aux)
         view = View(
             loss=acc.loss,
             params=state.params,
             buffers=state.buffers,
             opt_state=state.opt_state,
             grads=acc.grads,
-            clipped_grads=None if clipped is acc else clipped.grads,
+            clipped_grads=None if grads is acc.grads else grads,
             grad_norm=norm,
         )
-        return state, Metrics(acc.loss, acc.weight, norm, aux), view
+        return state, metrics, view
 
     return _at_precision(train_step, matmul_precision)
 
@@ -232,6 +217,28 @@ def make_eval_step(
         return Loss(jnp.asarray(out.total), jnp.asarray(out.weight), metrics=out.metrics)
 
     return jax.jit(_at_precision(eval_step, matmul_precision))
+
+
+def _backward_window(
+    loss_fn: LossFn, state: TrainState, batch: PyTree, k: int
+) -> tuple[Accumulator, PyTree, PyTree]:
+    """zero_grad, then k times (forward, loss, backward), the buffers passed on in order."""
+
+    def forward_loss_backward(carry, inputs):
+        acc, buffers = carry
+        index, microbatch = inputs
+        rng = _microbatch_rng(state, index)
+        acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng)
+        return (acc, out.buffers), out.metrics
+
+    carry = zero_grad(state.params), state.buffers
+    if k == 1:
+        (acc, buffers), aux = forward_loss_backward(carry, (0, batch))
+    else:
+        _check_leading_axis(batch, k)
+        inputs = jnp.arange(k), batch
+        (acc, buffers), aux = jax.lax.scan(forward_loss_backward, carry, inputs)
+    return acc, buffers, aux
 
 
 def _microbatch_rng(state: TrainState, index) -> jax.Array | None:

@@ -90,7 +90,7 @@ def _compare(target: str, steps: int):
             f"torch=TorchLoop(...), jax=JaxLoop(...), weights=[...])."
         )
     with _progress() as bar:
-        task = bar.add_task(f"{target}: both halves in float64", total=steps)
+        task = bar.add_task(f"{Path(target).name}  float64", total=steps)
         report = run(pair, steps, on_step=lambda n: bar.update(task, completed=n))
     return report, workload
 
@@ -101,7 +101,7 @@ def _train_on(workload) -> None:
 
     total = workload.total_steps
     with _progress() as bar:
-        task = bar.add_task(f"{workload.name}: both halves in float32", total=total)
+        task = bar.add_task(f"{workload.name}  float32", total=total)
         trained = train(workload, on_step=lambda n: bar.update(task, completed=n))
     out.print(
         f"  trained    {trained.steps} steps in float32; test accuracy: PyTorch "
