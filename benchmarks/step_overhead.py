@@ -29,9 +29,9 @@ import optax
 
 from instep import workloads
 from instep._loop import initial_state, train_step
+from instep.bridge._tensors import batch_of
 from instep.bridge._torch_loop import windows
-from instep.parity._jax_side import batch_of
-from instep.parity._report import environment
+from instep.parity._environment import environment
 from instep.workloads import digits_cnn as cnn
 
 

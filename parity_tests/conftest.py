@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from instep.parity._judge import Status, measure
+from instep.parity._judge import measure
+from instep.parity._records import Status
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ CASES = {
     "accumulate below 1": (
         lambda: run(ok, accumulate=0),
         ValueError,
-        r"accumulate must be at least 1; got accumulate=0",
+        r"accumulate must be at least 1; got 0",
     ),
     # the signature of the loss function
     "loss_fn of one parameter": (
@@ -129,6 +129,16 @@ CASES = {
         ValueError,
         r"Return the same pytree",
     ),
+    "floating buffers for integer ones": (
+        lambda: run(stateful({"n": jnp.ones(2)}), buffers={"n": jnp.ones(2, int)}),
+        ValueError,
+        r"Loss.buffers holds float32 where buffers holds int32",
+    ),
+    "two leaves of one name": (
+        lambda: instep.init_state({"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}, TX),
+        ValueError,
+        r"two leaves are called 'a.b'",
+    ),
     # parameters
     "integer params": (
         lambda: instep.init_state({"w": jnp.ones(2), "n": jnp.arange(3)}, TX),
@@ -157,7 +167,7 @@ CASES = {
         r"other shapes than state.params: \{'w': '\(2, 3\) for \(3, 2\)'\}",
     ),
     "accumulator of other parameters": (
-        lambda: instep.backward(ok, instep.zero_grad({"v": jnp.ones(2)}), PARAMS),
+        lambda: instep.backward(ok, instep.zero_grad({"v": jnp.ones(2)}), PARAMS, None, None),
         ValueError,
         r"acc.grads does not match params: missing \['b', 'w'\], not expected \['v'\]",
     ),

@@ -11,3 +11,7 @@ def test_in_step_to_the_end_of_training(name):
     workload = workloads.get(name)
     report = parity.run(workload.make_pair(), steps=workload.total_steps)
     assert report.in_step, report
+    noise = {row.leaf.name for row in report.not_judged()}
+    assert noise <= {"conv1.bias", "conv2.bias"}
+    for row in report.rows:
+        assert row.judged == row.measured or row.leaf.name in noise, row

@@ -46,6 +46,21 @@ def test_batch_norm(shape, training, affine, axis, x64):
         assert_in_step(tb.grad, db, "bias gradient")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_batch_norm_in_half_precision_keeps_dtypes_and_sums_in_float32(dtype):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(64, 3)) * 30
+    tx = torch.tensor(x).to(getattr(torch, dtype))
+    mean, var = torch.zeros(3), torch.ones(3)
+    theirs = F.batch_norm(tx, mean, var, torch.ones(3), torch.zeros(3), training=True)
+    ours, m, v = batch_norm(
+        jnp.asarray(x, dtype), jnp.zeros(3), jnp.ones(3), jnp.ones(3), jnp.zeros(3), True
+    )
+    assert ours.dtype == dtype and m.dtype == v.dtype == jnp.float32
+    np.testing.assert_array_equal(np.asarray(ours, float), theirs.double().numpy())
+    np.testing.assert_allclose(v, var.numpy(), rtol=float(jnp.finfo(jnp.float32).eps) * 8)
+
+
 def test_batch_norm_bad_input():
     x, s = jnp.ones((1, 3)), jnp.ones(3)
     with pytest.raises(ValueError, match=r"more than one value per channel.*\(1, 3\) has 1"):

@@ -13,7 +13,8 @@ from torch import nn
 
 import instep
 from instep import bridge, parity
-from instep.parity._judge import Status, measure
+from instep.parity._judge import measure
+from instep.parity._records import Status
 from instep.workloads import digits_cnn, digits_mlp
 
 
@@ -35,12 +36,7 @@ def linear_pair(loss_fn=None, torch_loss=None, lr=0.1, steps=6, **jax_options):
     params = {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}
     tx = jax_options.pop("tx", instep.optim.sgd(lr))
     loop_jax = instep.JaxLoop(loss_fn or right, tx, params, **jax_options)
-    rules = [
-        tuple(
-            replace(link, torch=link.torch[1:], jax=link.jax[1:]) for link in bridge.linear("")
-        ),
-    ]
-    return instep.Pair(loop, loop_jax, rules)
+    return instep.Pair(loop, loop_jax, [bridge.linear("")])
 
 
 def test_smallest_pair_is_in_step():
@@ -177,9 +173,119 @@ def test_measure_noise_and_not_finite():
 def test_nothing_learned_is_inconclusive():
     report = parity.run(linear_pair(lr=0.0), steps=3)
     assert report.verdict is parity.Verdict.INCONCLUSIVE and not report.in_step
-    assert "no update or parameter could be judged" in report.reason
+    assert "no update could be judged" in report.reason
     idle = {row.leaf.kind for row in report.not_judged()}
     assert idle == {"update", "parameter"}
+
+
+def test_nan_from_some_step_on_is_inconclusive_and_says_from_where():
+    poisoned = torch.full((8, 3), torch.nan)
+    pair = linear_pair()
+    good = pair.torch.batches
+    batches = [*good[:3], poisoned, *good[3:]]
+    report = parity.run(_with_batches(batches), steps=6)
+    assert report.verdict is parity.Verdict.INCONCLUSIVE
+    assert "in step to step 3; from step 4 on no loss could be judged" in report.reason
+    assert {row.status for row in report.not_judged()} == {Status.PARTLY}
+
+
+def test_a_clip_or_schedule_that_had_no_effect_is_idle_not_green():
+    """Thresholds of 100 and 50 that never fire, a rate that never changes: not compared."""
+    pair = linear_pair(clip_grad_norm=50.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(pair.torch.optimizer, 30)
+    pair = replace(pair, torch=replace(pair.torch, clip_grad_norm=100.0, scheduler=scheduler))
+    report = parity.run(pair, steps=3)
+    assert {(r.leaf.kind, r.status) for r in report.not_judged()} == {
+        ("clipped gradient", Status.IDLE),
+        ("lr", Status.IDLE),
+    }
+    hidden = replace(pair, jax=replace(pair.jax, clip_grad_norm=None))
+    (sentence,) = (s for s in parity.run(hidden, steps=3).unseen if "clipped" in s)
+    assert sentence.endswith("it had no effect here, so nothing is known of it")
+
+
+def test_one_optimizer_of_several_parts_is_in_step():
+    """optax.partition: decay on the weight, none on the bias; each part has its own state."""
+    tx = optax.partition(
+        {
+            "decay": instep.optim.sgd(0.1, momentum=0.9, weight_decay=0.1),
+            "plain": instep.optim.sgd(0.1, momentum=0.9),
+        },
+        {"kernel": "decay", "bias": "plain"},
+    )
+    pair = linear_pair(tx=tx)
+    w, b = pair.torch.model.weight, pair.torch.model.bias
+    groups = [{"params": [w], "weight_decay": 0.1}, {"params": [b]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    pair = replace(pair, torch=replace(pair.torch, optimizer=optimizer))
+    report = parity.run(pair, steps=4)
+    assert report.in_step, report
+    assert sum(row.leaf.kind == "state" for row in report.rows) == 2
+    swapped = optax.partition(
+        {
+            "decay": instep.optim.sgd(0.1, momentum=0.9, weight_decay=0.1),
+            "plain": instep.optim.sgd(0.1, momentum=0.9),
+        },
+        {"kernel": "plain", "bias": "decay"},
+    )
+    wrong = replace(pair, jax=replace(pair.jax, tx=swapped))
+    assert parity.run(wrong, steps=2).first_divergence.stage == "optimizer"
+
+
+def test_a_constant_buffer_of_pytorch_alone():
+    pair = linear_pair()
+    pair.torch.model.register_buffer("mask", torch.ones(3))
+    with pytest.raises(parity.ParityError, match="PyTorch leaf 'mask' has no rule"):
+        parity.run(pair, steps=2)
+    pair = replace(pair, weights=[*pair.weights, bridge.torch_only("mask")])
+    report = parity.run(pair, steps=2)
+    assert report.in_step, report
+    assert report.unseen == (
+        "buffer: the JAX side does not show mask, which the PyTorch side has; said to be "
+        "PyTorch's alone",
+    )
+
+
+def test_a_loss_that_masks_its_labels_in_place_does_not_reach_the_jax_half():
+    pair = digits_mlp.WORKLOAD.make_pair()
+    batches = list(pair.torch.batches)[:2]
+    kept = [labels.clone() for _, labels in batches]
+
+    def masks(model, batch):
+        images, labels = batch
+        labels[labels == 0] = -100
+        return nn.functional.cross_entropy(model(images), labels)
+
+    pair = replace(pair, torch=replace(pair.torch, loss_fn=masks, batches=batches))
+    assert parity.run(pair, steps=2).first_divergence.stage == "loss"
+    assert all(torch.equal(labels, k) for (_, labels), k in zip(batches, kept, strict=True))
+
+
+def test_optimizer_hooks_are_part_of_the_loop():
+    pair = linear_pair()
+
+    def halve(optimizer, args, kwargs):
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.mul_(0.5)
+
+    pair.torch.optimizer.register_step_post_hook(halve)
+    first = parity.run(pair, steps=2).first_divergence
+    assert (first.step, first.stage) == (1, "optimizer")
+
+
+def test_the_generator_of_a_data_loader_is_left_as_it_was():
+    pair = digits_mlp.WORKLOAD.make_pair()
+    first, second = parity.run(pair, steps=2), parity.run(pair, steps=2)
+    assert [r.worst for r in first.rows] == [r.worst for r in second.rows]
+
+
+def test_clipping_at_zero_is_clipping():
+    pair = linear_pair(clip_grad_norm=0.0)
+    pair = replace(pair, torch=replace(pair.torch, clip_grad_norm=0.0))
+    kinds = {row.leaf.kind for row in parity.run(pair, steps=2).rows}
+    assert {"clipped gradient", "gradient norm"} <= kinds
 
 
 def test_nan_on_both_sides_is_inconclusive():
@@ -277,6 +383,21 @@ def test_json(tmp_path):
             r"the JAX half raised at step 1: TypeError: loss_fn returned a tuple",
         ),
         (
+            lambda: parity.run(linear_pair(torch_loss=lambda m, x: _elsewhere(x)), steps=1),
+            parity.ParityError,
+            r"no parameter has a gradient.*must use the model it is given",
+        ),
+        (
+            lambda: _hooked(linear_pair()),
+            parity.ParityError,
+            r"parameters \['weight'\] have gradient hooks",
+        ),
+        (
+            lambda: replace(linear_pair().torch, model=nn.Linear(3, 2)),
+            ValueError,
+            r"not parameters of the model \(group 0: shape \(2, 3\), group 0: shape \(2,\)\)",
+        ),
+        (
             lambda: parity.run(_with_batches(iter([torch.ones(8, 3)])), steps=2),
             parity.ParityError,
             r"batches of the PyTorch half raised at step 2.*a generator is used up",
@@ -312,3 +433,12 @@ def test_labels_shifted_in_the_jax_half_alone_are_seen():
 def _with_batches(batches):
     pair = linear_pair()
     return replace(pair, torch=replace(pair.torch, batches=batches))
+
+
+def _elsewhere(x):
+    return (x * torch.ones(3, requires_grad=True)).mean()
+
+
+def _hooked(pair):
+    pair.torch.model.weight.register_hook(lambda grad: grad * 0.5)
+    parity.run(pair, steps=1)

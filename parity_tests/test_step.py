@@ -16,8 +16,8 @@ import instep
 from conftest import array, assert_bitwise, assert_in_step
 from instep import workloads
 from instep._loop import initial_state, train_step
+from instep.bridge._tensors import batch_of
 from instep.bridge._torch_loop import windows
-from instep.parity._jax_side import batch_of
 
 
 K, B, IN, OUT = 4, 6, 5, 3

@@ -41,5 +41,7 @@ def test_with_a_mistake_exit_1_and_the_stage_is_named(name, tmp_path):
     assert f"step {step}, stage {stage}" in printed
 
 
-def test_there_are_at_least_twelve():
+def test_the_readme_counts_them():
+    readme = (FILE.parent.parent / "README.md").read_text()
     assert len(teeth.TEETH) >= 12
+    assert f"{len(teeth.TEETH)} mistakes written into the JAX half" in readme

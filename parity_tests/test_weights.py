@@ -10,7 +10,7 @@ from flax import nnx
 from conftest import assert_bitwise
 from instep import bridge
 from instep._trees import named_leaves
-from instep.bridge._weights import match
+from instep.bridge import match_weights as match
 from instep.workloads import digits_cnn, digits_mlp
 
 
@@ -24,8 +24,8 @@ def both_sides(workload):
 def test_round_trip_to_the_bit(workload):
     arrays, params, buffers = both_sides(workload)
     links = match(workload.WEIGHTS, arrays, named_leaves(params) | named_leaves(buffers))
-    there = [bridge.to_jax(links, arrays, tree) for tree in (params, buffers)]
-    back = bridge.to_torch(links, there[0]) | bridge.to_torch(links, there[1])
+    there = [bridge.weights_to_jax(links, arrays, tree) for tree in (params, buffers)]
+    back = bridge.weights_to_torch(links, there[0]) | bridge.weights_to_torch(links, there[1])
     assert_bitwise(dict(sorted(back.items())), dict(sorted(arrays.items())))
     for tree, like in zip(there, (params, buffers), strict=True):
         assert jax.tree.structure(tree) == jax.tree.structure(like)
@@ -39,7 +39,7 @@ def test_conv_computes_the_same(dims, x64):
     graphdef, params = nnx.split(ours, nnx.Param)
     arrays = {f"conv.{n}": t.detach().numpy() for n, t in theirs.state_dict().items()}
     links = match([bridge.conv("conv")], arrays, named_leaves({"conv": params}))
-    params = bridge.to_jax(links, arrays, {"conv": params})["conv"]
+    params = bridge.weights_to_jax(links, arrays, {"conv": params})["conv"]
     x = np.random.default_rng(0).normal(size=(2, 3, *[5] * dims))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         y = nnx.merge(graphdef, params)(jnp.asarray(np.moveaxis(x, 1, -1)))
@@ -55,7 +55,7 @@ def test_a_square_weight_is_transposed_like_any_other():
         {"fc.weight": w, "fc.bias": w[0]},
         {"fc.kernel": w, "fc.bias": w[0]},
     )
-    tree = bridge.to_jax(
+    tree = bridge.weights_to_jax(
         links, {"fc.weight": w, "fc.bias": w[0]}, {"fc": {"kernel": 0, "bias": 0}}
     )
     np.testing.assert_array_equal(tree["fc"]["kernel"], w.T)
@@ -86,13 +86,13 @@ JAX = {"fc.kernel": W.T, "fc.bias": B}
             [bridge.tensor("fc.weight", "fc.kernel"), bridge.tensor("fc.bias")],
             TORCH,
             JAX,
-            r"'fc.weight' \(2, 3\) as as it is is \(2, 3\), but 'fc.kernel' is \(3, 2\)",
+            r"'fc.weight' \(2, 3\) in same layout is \(2, 3\), but 'fc.kernel' is \(3, 2\)",
         ),
         (
             [bridge.linear("fc", flattened=(2, 5, 5))],
             TORCH,
             JAX,
-            r"'fc.weight' \(2, 3\) as .*channels last, out\) is None, but",
+            r"'fc.weight' \(2, 3\) in .*channels last, out\) is None, but",
         ),
     ],
 )

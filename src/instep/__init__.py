@@ -8,6 +8,8 @@ from . import losses as losses, ops as ops, optim as optim, schedules as schedul
 from ._accumulate import backward as backward, mean as mean, zero_grad as zero_grad
 from ._batch import split as split, stack as stack
 from ._clip import clip_grad_norm as clip_grad_norm, clip_grad_value as clip_grad_value
+from ._eval import make_eval_step as make_eval_step
+from ._init import init_state as init_state
 from ._loop import JaxLoop as JaxLoop
 from ._state import (
     Accumulator as Accumulator,
@@ -16,12 +18,7 @@ from ._state import (
     TrainState as TrainState,
     View as View,
 )
-from ._step import (
-    init_state as init_state,
-    make_eval_step as make_eval_step,
-    make_train_step as make_train_step,
-    step as step,
-)
+from ._step import make_train_step as make_train_step, step as step
 
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ def backward(
     loss_fn: LossFn,
     acc: Accumulator,
     params: PyTree,
-    buffers: PyTree = None,
-    batch: PyTree = None,
+    buffers: PyTree,
+    batch: PyTree,
     rng: jax.Array | None = None,
 ) -> tuple[Accumulator, Loss]:
     """Run the forward pass and the loss, and add the gradient of one microbatch.
@@ -55,7 +55,7 @@ def backward(
         floating scalar or a ``Loss``.
       acc: what was accumulated so far; ``zero_grad(params)`` at the start.
       params: pytree of floating arrays, differentiated.
-      buffers: pytree handed to the forward pass, not differentiated.
+      buffers: pytree handed to the forward pass, not differentiated; None without any.
       batch: one microbatch, any pytree.
       rng: key for this microbatch, if the model draws.
 
@@ -65,7 +65,7 @@ def backward(
     Raises:
       TypeError: the signature or the return value of ``loss_fn`` is another one.
       ValueError: ``acc`` was made for other parameters, or ``loss_fn`` returned buffers of
-        another structure, shape or dtype.
+        another structure or shape, or floating ones for integer ones.
     """
     check_like("acc.grads", acc.grads, "params", params)
     call = canonical(loss_fn)
@@ -112,4 +112,14 @@ def _carried(new: PyTree, old: PyTree) -> PyTree:
             f"Loss.buffers is a {jax.tree.structure(new)} where buffers is a "
             f"{jax.tree.structure(old)}. Return the same pytree."
         )
-    return jax.tree.map(lambda n, o: jnp.asarray(n, dtype_of(o)), new, old)
+    return jax.tree.map(_in_dtype_of, new, old)
+
+
+def _in_dtype_of(new, old):
+    found, wanted = jnp.result_type(new), dtype_of(old)
+    if jnp.issubdtype(found, jnp.floating) and not jnp.issubdtype(wanted, jnp.floating):
+        raise ValueError(
+            f"Loss.buffers holds {found} where buffers holds {wanted}; casting would cut the "
+            f"fraction off. Make the buffer floating at the start."
+        )
+    return jnp.asarray(new, wanted)

@@ -62,6 +62,7 @@ def clip_grad_value(grads: PyTree, value: float) -> PyTree:
       grads: pytree of floating arrays; None leaves are passed over.
       value: largest magnitude.
     """
+    value = float(value)
     return jax.tree.map(lambda g: jnp.clip(g, -value, value), grads)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import optax
 
+from ._init import init_state
 from ._loss_fn import LossFn
 from ._state import PyTree, TrainState, View
-from ._step import TrainStep, init_state, make_observed_step, make_train_step
+from ._step import StepOptions, TrainStep, make_observed_step, make_train_step
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,16 @@ def initial_state(loop: JaxLoop) -> TrainState:
 
 def train_step(loop: JaxLoop) -> TrainStep:
     """``make_train_step`` of ``loop``."""
-    return make_train_step(loop.loss_fn, loop.tx, **_options(loop))
+    return make_train_step(loop.loss_fn, loop.tx, **vars(step_options(loop)))
 
 
 def observed_step(loop: JaxLoop) -> Callable:
-    """``make_observed_step`` of ``loop``: the same step, not jitted, with its ``View``."""
-    return make_observed_step(loop.loss_fn, loop.tx, **_options(loop))
+    """The same step, not jitted, with its ``View``."""
+    return make_observed_step(loop.loss_fn, loop.tx, step_options(loop))
 
 
-def _options(loop: JaxLoop) -> dict[str, Any]:
-    return {
-        "accumulate": loop.accumulate,
-        "clip_grad_norm": loop.clip_grad_norm,
-        "clip_grad_value": loop.clip_grad_value,
-        "matmul_precision": loop.matmul_precision,
-    }
+def step_options(loop: JaxLoop) -> StepOptions:
+    """The fields of ``loop`` that are options of its step."""
+    return StepOptions(
+        loop.accumulate, loop.clip_grad_norm, loop.clip_grad_value, loop.matmul_precision
+    )

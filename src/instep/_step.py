@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -11,49 +11,24 @@ import numpy as np
 import optax
 
 from ._accumulate import backward, mean, zero_grad
-from ._clip import (
-    clip_grad_norm as _clip_grad_norm,
-    clip_grad_value as _clip_grad_value,
-)
-from ._dtypes import dtype_of
+from ._clip import clip_grad_norm as _clip_grad_norm, clip_grad_value as _clip_grad_value
 from ._loss_fn import LossFn, canonical
-from ._state import Accumulator, Loss, Metrics, PyTree, TrainState, View
-from ._trees import check_like, check_params, named_leaves
+from ._precision import at_precision
+from ._state import Accumulator, Metrics, PyTree, TrainState, View
+from ._trees import check_like, named_leaves
 
 
 TrainStep = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
 
 
-def init_state(
-    params: PyTree,
-    tx: optax.GradientTransformation,
-    buffers: PyTree = None,
-    rng: jax.Array | None = None,
-) -> TrainState:
-    """The state before the first step.
+@dataclass(frozen=True)
+class StepOptions:
+    """The options of ``make_train_step``, as one record."""
 
-    Every leaf is copied and no two leaves share memory, so the state may be donated while
-    the caller keeps ``params`` and ``buffers``.
-
-    Args:
-      params: pytree of floating arrays.
-      tx: an ``optax.GradientTransformation``.
-      buffers: pytree of arrays that the forward pass rewrites.
-      rng: root key, ``jax.random.key(seed)``, if the model draws.
-
-    Raises:
-      ValueError: ``params`` has no leaves.
-      TypeError: a leaf of ``params`` is not real floating.
-    """
-    check_params(params)
-    params, buffers = _copy(params), _copy(buffers)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        buffers=buffers,
-        opt_state=_copy(tx.init(params)),
-        rng=_copy(rng),
-    )
+    accumulate: int = 1
+    clip_grad_norm: float | None = None
+    clip_grad_value: float | None = None
+    matmul_precision: str | None = None
 
 
 def step(
@@ -134,14 +109,8 @@ def make_train_step(
       ValueError: ``accumulate`` is below 1; and, when called, the leading axis of a leaf of
         the batch is not ``accumulate``.
     """
-    observed = make_observed_step(
-        loss_fn,
-        tx,
-        accumulate=accumulate,
-        clip_grad_norm=clip_grad_norm,
-        clip_grad_value=clip_grad_value,
-        matmul_precision=matmul_precision,
-    )
+    options = StepOptions(accumulate, clip_grad_norm, clip_grad_value, matmul_precision)
+    observed = make_observed_step(loss_fn, tx, options)
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         state, metrics, _ = observed(state, batch)
@@ -151,13 +120,7 @@ def make_train_step(
 
 
 def make_observed_step(
-    loss_fn: LossFn,
-    tx: optax.GradientTransformation,
-    *,
-    accumulate: int = 1,
-    clip_grad_norm: float | None = None,
-    clip_grad_value: float | None = None,
-    matmul_precision: str | None = None,
+    loss_fn: LossFn, tx: optax.GradientTransformation, options: StepOptions
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics, View]]:
     """The step itself, not jitted, which also shows what happened inside.
 
@@ -165,17 +128,17 @@ def make_observed_step(
     only the view needs.
     """
     canonical(loss_fn)  # a wrong signature is an error here, not at the first step
-    if accumulate < 1:
-        raise ValueError(f"accumulate must be at least 1; got {accumulate=}.")
+    if options.accumulate < 1:
+        raise ValueError(f"accumulate must be at least 1; got {options.accumulate}.")
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
-        acc, buffers, aux = _backward_window(loss_fn, state, batch, accumulate)
+        acc, buffers, aux = _backward_window(loss_fn, state, batch, options.accumulate)
         acc = mean(acc)
         grads, norm = acc.grads, None
-        if clip_grad_norm is not None:
-            grads, norm = _clip_grad_norm(grads, clip_grad_norm)
-        if clip_grad_value is not None:
-            grads = _clip_grad_value(grads, clip_grad_value)
+        if options.clip_grad_norm is not None:
+            grads, norm = _clip_grad_norm(grads, options.clip_grad_norm)
+        if options.clip_grad_value is not None:
+            grads = _clip_grad_value(grads, options.clip_grad_value)
         state = step(tx, state, replace(acc, grads=grads), buffers)
 
         metrics = Metrics(acc.loss, acc.weight, norm, aux)
@@ -190,33 +153,7 @@ def make_observed_step(
         )
         return state, metrics, view
 
-    return _at_precision(train_step, matmul_precision)
-
-
-def make_eval_step(
-    loss_fn: LossFn, *, matmul_precision: str | None = None
-) -> Callable[[TrainState, PyTree], Loss]:
-    """Forward and loss only: no gradient, and the buffers stay as they are.
-
-    PyTorch: ``with torch.no_grad(): loss_fn(model, batch)``. Whether layers behave as in
-    training is decided inside ``loss_fn``, as ``model.eval()`` does there.
-
-    Args:
-      loss_fn: as for ``make_train_step``; it receives ``rng=None``, so a model that draws in
-        evaluation is an error.
-      matmul_precision: as for ``make_train_step``.
-
-    Returns:
-      A jitted ``eval_step(state, batch) -> Loss``. Sum ``total`` and ``weight`` over the
-      batches and divide once: exact also when the last batch is smaller.
-    """
-    call = canonical(loss_fn)
-
-    def eval_step(state: TrainState, batch: PyTree) -> Loss:
-        out = call(state.params, state.buffers, batch, None)
-        return Loss(jnp.asarray(out.total), jnp.asarray(out.weight), metrics=out.metrics)
-
-    return jax.jit(_at_precision(eval_step, matmul_precision))
+    return at_precision(train_step, options.matmul_precision)
 
 
 def _backward_window(
@@ -257,25 +194,3 @@ def _check_leading_axis(batch: PyTree, accumulate: int) -> None:
             f"found {wrong or 'no leaves'}. Make it with instep.split(batch, {accumulate}) "
             f"or instep.stack(microbatches)."
         )
-
-
-def _at_precision(fn, matmul_precision: str | None):
-    if matmul_precision is None:
-        return fn
-
-    def at_precision(*args):
-        with jax.default_matmul_precision(matmul_precision):
-            return fn(*args)
-
-    return at_precision
-
-
-def _copy(tree: PyTree) -> PyTree:
-    """Fresh, strongly typed device arrays: a weakly typed leaf would be traced twice."""
-
-    def copy(x):
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jnp.array(x, copy=True)
-        return jnp.array(x, dtype=dtype_of(x), copy=True)
-
-    return jax.tree.map(copy, tree)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-
-PyTree = Any
+from ._state import PyTree
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:
@@ -19,8 +19,10 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """
     named = {}
     for path, leaf in tree_flatten_with_path(tree)[0]:
-        name = keystr(path, simple=True, separator=".")
-        named[name.removesuffix(".value")] = leaf
+        name = keystr(path, simple=True, separator=".").removesuffix(".value")
+        if name in named:
+            raise ValueError(f"two leaves are called {name!r}; rename one of them.")
+        named[name] = leaf
     return named
 
 
@@ -52,13 +54,9 @@ def check_params(params: PyTree) -> None:
 def check_like(what: str, tree: PyTree, like_what: str, like: PyTree) -> None:
     """Raise unless ``tree`` has the structure and shapes of ``like``; None leaves pass."""
     found, wanted = named_leaves(tree), named_leaves(like)
-    absent = {name for name in wanted if name not in found}
-    none_leaves = {
-        keystr(path, simple=True, separator=".").removesuffix(".value")
-        for path, leaf in tree_flatten_with_path(tree, is_leaf=lambda x: x is None)[0]
-        if leaf is None
-    }
-    missing, extra = sorted(absent - none_leaves), sorted(set(found) - set(wanted))
+    present = jax.tree.map(lambda x: 0 if x is None else x, tree, is_leaf=_is_none)
+    missing = sorted(wanted.keys() - named_leaves(present).keys())
+    extra = sorted(found.keys() - wanted.keys())
     if missing or extra:
         raise ValueError(
             f"{what} does not match {like_what}: missing {missing}, not expected {extra}. "
@@ -71,3 +69,7 @@ def check_like(what: str, tree: PyTree, like_what: str, like: PyTree) -> None:
     }
     if shapes:
         raise ValueError(f"{what} has other shapes than {like_what}: {shapes}.")
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

@@ -11,7 +11,9 @@ from ._weights import (
     batch_norm as batch_norm,
     conv as conv,
     linear as linear,
+    match_weights as match_weights,
     tensor as tensor,
-    to_jax as to_jax,
-    to_torch as to_torch,
+    torch_only as torch_only,
+    weights_to_jax as weights_to_jax,
+    weights_to_torch as weights_to_torch,
 )

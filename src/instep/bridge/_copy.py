@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import replace
-from typing import Any
 
 import torch
 
+from .._errors import ParityError
 from ._torch_loop import TorchLoop
 
 
@@ -18,8 +18,24 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
     Args:
       loop: left untouched; its batches are shared with the copy.
       dtype: floating parameters, buffers and optimizer state of the copy are cast to it.
+
+    Raises:
+      ParityError: a parameter has a gradient hook, which no copy would have.
     """
+    hooked = [
+        name
+        for name, p in loop.model.named_parameters()
+        if p._backward_hooks or p._post_accumulate_grad_hooks
+    ]
+    if hooked:
+        raise ParityError(
+            f"parameters {hooked} have gradient hooks, which PyTorch does not copy, so the "
+            f"copy would be another loop. Write what the hook does into loss_fn, or as "
+            f"clip_grad_norm or clip_grad_value of the TorchLoop."
+        )
     model, optimizer, scheduler = copy.deepcopy((loop.model, loop.optimizer, loop.scheduler))
+    for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
+        getattr(optimizer, hooks).update(getattr(loop.optimizer, hooks))
     if scheduler is not None:
         _count_steps(optimizer, scheduler)
     if dtype is not None:
@@ -27,27 +43,8 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
         for slots in optimizer.state.values():
             for name, value in slots.items():
                 if torch.is_tensor(value) and name != "step":
-                    slots[name] = to_dtype(value, dtype)
+                    slots[name] = value.to(dtype)
     return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler)
-
-
-def to_dtype(tree: Any, dtype: torch.dtype) -> Any:
-    """Cast the floating tensors of a microbatch; containers are kept, the rest is shared."""
-    cast = lambda x: to_dtype(x, dtype)  # noqa: E731
-    if torch.is_tensor(tree):
-        return tree.to(dtype) if tree.is_floating_point() else tree
-    return map_containers(cast, tree)
-
-
-def map_containers(fn, tree: Any) -> Any:
-    """Apply ``fn`` to the members of a tuple, named tuple, list or dict; others unchanged."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*map(fn, tree))
-    if isinstance(tree, tuple | list):
-        return type(tree)(map(fn, tree))
-    if isinstance(tree, dict):
-        return {key: fn(value) for key, value in tree.items()}
-    return tree
 
 
 def _count_steps(optimizer, scheduler) -> None:

@@ -52,6 +52,20 @@ class TorchLoop:
                 f"accumulate and scheduler_every count from 1; got "
                 f"{self.accumulate} and {self.scheduler_every}."
             )
+        inside = {id(p) for p in self.model.parameters()}
+        groups = self.optimizer.param_groups
+        outside = [
+            f"group {i}: shape {tuple(p.shape)}"
+            for i, group in enumerate(groups)
+            for p in group["params"]
+            if id(p) not in inside
+        ]
+        if outside:
+            raise ValueError(
+                f"the optimizer trains tensors that are not parameters of the model "
+                f"({', '.join(outside)}), so they would be neither copied nor compared. "
+                f"Register them in the model as nn.Parameter."
+            )
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise ValueError(
                 "LBFGS calls the loss itself (a closure); TorchLoop describes optimizers "

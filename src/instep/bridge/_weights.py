@@ -14,10 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._state import PyTree
 from .._trees import named_leaves
-
-
-PyTree = Any
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,13 @@ class Link:
     torch: str
     jax: str
     layout: Layout
+    optional: bool = False  # the JAX side may lack it: then PyTorch's tensor stands alone
 
 
-Rule = tuple[Link, ...]
+Rule = tuple[Link, ...]  # of one layer
+Links = tuple[Link, ...]  # of a whole model
 
-SAME = Layout("as it is", lambda w: w, lambda w: w)
+SAME = Layout("same layout", lambda w: w, lambda w: w)
 LINEAR = Layout("(out, in) -> (in, out)", lambda w: w.T, lambda w: w.T)
 CONV = Layout(
     "(out, in, *kernel) -> (*kernel, in, out)",
@@ -61,8 +61,8 @@ def linear(torch: str, jax: str | None = None, *, flattened: tuple[int, ...] = (
     jax = torch if jax is None else jax
     layout = _flattened(flattened) if flattened else LINEAR
     return (
-        Link(f"{torch}.weight", f"{jax}.kernel", layout),
-        Link(f"{torch}.bias", f"{jax}.bias", SAME),
+        Link(_join(torch, "weight"), _join(jax, "kernel"), layout),
+        Link(_join(torch, "bias"), _join(jax, "bias"), SAME),
     )
 
 
@@ -70,22 +70,27 @@ def conv(torch: str, jax: str | None = None) -> Rule:
     """``nn.Conv1d/2d/3d`` and ``flax.nnx.Conv``: OIHW is HWIO. Arguments as for ``linear``."""
     jax = torch if jax is None else jax
     return (
-        Link(f"{torch}.weight", f"{jax}.kernel", CONV),
-        Link(f"{torch}.bias", f"{jax}.bias", SAME),
+        Link(_join(torch, "weight"), _join(jax, "kernel"), CONV),
+        Link(_join(torch, "bias"), _join(jax, "bias"), SAME),
     )
 
 
 def batch_norm(torch: str, jax: str | None = None) -> Rule:
-    """``nn.BatchNorm1d/2d/3d`` and ``flax.nnx.BatchNorm``. Arguments as for ``linear``."""
+    """``nn.BatchNorm1d/2d/3d`` and ``flax.nnx.BatchNorm``. Arguments as for ``linear``.
+
+    ``num_batches_tracked`` counts calls and has no effect unless ``momentum=None``; Flax has
+    no such variable, and it is then PyTorch's alone.
+    """
     jax = torch if jax is None else jax
     names = {
         "weight": "scale",
         "bias": "bias",
         "running_mean": "mean",
         "running_var": "var",
-        "num_batches_tracked": "num_batches_tracked",
     }
-    return tuple(Link(f"{torch}.{t}", f"{jax}.{j}", SAME) for t, j in names.items())
+    links = (Link(_join(torch, t), _join(jax, j), SAME) for t, j in names.items())
+    counter = "num_batches_tracked"
+    return *links, Link(_join(torch, counter), _join(jax, counter), SAME, optional=True)
 
 
 def tensor(torch: str, jax: str | None = None) -> Rule:
@@ -93,13 +98,26 @@ def tensor(torch: str, jax: str | None = None) -> Rule:
     return (Link(torch, torch if jax is None else jax, SAME),)
 
 
-def match(rules: Iterable[Rule], torch: Mapping[str, Any], jax: Mapping[str, Any]) -> Rule:
+def torch_only(torch: str) -> Rule:
+    """A buffer of the PyTorch model that has no counterpart, such as a constant mask."""
+    return (Link(torch, torch, SAME, optional=True),)
+
+
+def _join(module: str, leaf: str) -> str:
+    """``"fc.weight"``; the root module has the empty name."""
+    return f"{module}.{leaf}" if module else leaf
+
+
+def match_weights(
+    rules: Iterable[Rule], torch: Mapping[str, Any], jax: Mapping[str, Any]
+) -> Links:
     """The links that hold between two sets of named arrays.
 
-    A link whose two ends are both absent (the bias of a layer without one) is left out.
+    A link whose two ends are both absent (the bias of a layer without one) is left out, and
+    so is an optional one whose JAX end is absent.
 
     Args:
-      rules: from ``linear``, ``conv``, ``batch_norm``, ``tensor``.
+      rules: from ``linear``, ``conv``, ``batch_norm``, ``tensor``, ``torch_only``.
       torch: ``state_dict`` names to arrays.
       jax: leaf names of params and buffers to arrays.
 
@@ -107,32 +125,32 @@ def match(rules: Iterable[Rule], torch: Mapping[str, Any], jax: Mapping[str, Any
       ValueError: a leaf of either side is matched by no rule or by more than one, or the
         shapes of a pair do not fit.
     """
-    links = tuple(
-        link for rule in rules for link in rule if link.torch in torch or link.jax in jax
-    )
+    links = [link for rule in rules for link in rule if link.torch in torch or link.jax in jax]
+    both = tuple(link for link in links if not link.optional or link.jax in jax)
     problems = [
         *_unmatched("PyTorch", torch, [link.torch for link in links]),
-        *_unmatched("JAX", jax, [link.jax for link in links]),
-        *_misfits(links, torch, jax),
+        *_unmatched("JAX", jax, [link.jax for link in both]),
+        *_misfits(both, torch, jax),
     ]
     if problems:
         raise ValueError(
             "the weights of the two sides do not match:\n"
             + "\n".join(f"  {problem}" for problem in problems)
             + f"\n  PyTorch has: {_shapes(torch)}\n  JAX has: {_shapes(jax)}\n"
-            "Give every tensor exactly one rule: bridge.linear, conv, batch_norm or tensor."
+            "Give every tensor exactly one rule: bridge.linear, conv, batch_norm, tensor or "
+            "torch_only."
         )
-    return links
+    return both
 
 
-def to_jax(links: Rule, torch: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
+def weights_to_jax(links: Links, torch: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
     """A tree like ``like`` that holds the PyTorch arrays."""
     named = {link.jax: link.layout.to_jax(torch[link.torch]) for link in links}
     leaves = [named[name] for name in named_leaves(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def to_torch(links: Rule, tree: PyTree) -> dict[str, np.ndarray]:
+def weights_to_torch(links: Links, tree: PyTree) -> dict[str, np.ndarray]:
     """The leaves of ``tree`` that have a link, by ``state_dict`` name, in PyTorch's layout."""
     named = named_leaves(tree)
     return {
@@ -170,7 +188,7 @@ def _unmatched(side: str, names: Mapping[str, Any], linked: list[str]) -> list[s
     ]
 
 
-def _misfits(links: Rule, torch: Mapping[str, Any], jax: Mapping[str, Any]) -> list[str]:
+def _misfits(links: Links, torch: Mapping[str, Any], jax: Mapping[str, Any]) -> list[str]:
     problems = []
     for link in links:
         if link.torch not in torch or link.jax not in jax:
@@ -182,7 +200,7 @@ def _misfits(links: Rule, torch: Mapping[str, Any], jax: Mapping[str, Any]) -> l
             shape = None
         if shape != wanted:
             problems.append(
-                f"{link.torch!r} {given.shape} as {link.layout.name} is {shape}, but "
+                f"{link.torch!r} {given.shape} in {link.layout.name} is {shape}, but "
                 f"{link.jax!r} is {wanted}"
             )
     return problems

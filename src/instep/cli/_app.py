@@ -18,6 +18,7 @@ from rich.progress import (
 
 from .. import __version__
 from .._errors import RequestError, TargetError
+from ..workloads import names
 from ._target import resolve
 
 
@@ -45,7 +46,7 @@ def parity(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="A workload (digits-cnn, digits-mlp), path/to/file.py:callable or "
+            help=f"A workload ({', '.join(names())}), path/to/file.py:callable or "
             "package.module:callable; the callable returns an instep.Pair.",
         ),
     ],
@@ -68,11 +69,11 @@ def parity(
         if json is not None:
             report.to_json(json)
 
-    from ..parity._table import render
+        from ..parity._table import render
 
-    out.print(render(report, Path(target).name, leaves))
-    if workload is not None and report.in_step:
-        _train_on(workload)
+        out.print(render(report, Path(target).name, leaves))
+        if workload is not None and report.in_step:
+            _train_on(workload)
     raise typer.Exit(0 if report.in_step else 1)
 
 

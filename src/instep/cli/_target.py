@@ -6,13 +6,13 @@ import difflib
 import importlib
 import importlib.util
 import sys
-import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .. import workloads
-from .._errors import TargetError
+from .._errors import TargetError, where
 
 
 def resolve(target: str) -> Any:
@@ -34,8 +34,13 @@ def resolve(target: str) -> Any:
             f"{', '.join(known)}; your own is path/to/file.py:callable or "
             f"package.module:callable."
         )
-    where, _, name = target.rpartition(":")
-    module = _load(where)
+    place, _, name = target.rpartition(":")
+    with _importable(place):
+        return _call(target, place, name)
+
+
+def _call(target: str, place: str, name: str) -> Any:
+    module = _load(place)
     if not callable(getattr(module, name, None)):
         own = sorted(
             n
@@ -43,63 +48,60 @@ def resolve(target: str) -> Any:
             if callable(value) and getattr(value, "__module__", None) == module.__name__
         )
         raise TargetError(
-            f"{where} has no callable {name!r}{_suggest(name, own)}. It defines "
+            f"{place} has no callable {name!r}{_suggest(name, own)}. It defines "
             f"{', '.join(own) or 'none'}."
         )
     try:
         return getattr(module, name)()
     except Exception as error:
-        raise TargetError(f"{target} raised when called: {_where(error)}") from error
+        raise TargetError(f"{target} raised when called: {where(error)}") from error
 
 
-def _load(where: str) -> ModuleType:
-    path = Path(where)
+def _load(place: str) -> ModuleType:
+    path = Path(place)
     try:
         if path.suffix != ".py":
-            return importlib.import_module(where)
+            return importlib.import_module(place)
         if not path.is_file():
             raise TargetError(
-                f"no file {where!r} in {Path.cwd()}. TARGET is path/to/file.py:callable."
+                f"no file {place!r} in {Path.cwd()}. TARGET is path/to/file.py:callable."
             )
         return _load_file(path)
     except TargetError:
         raise
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{where}.".startswith(f"{error.name}."):
-            raise TargetError(f"{where} raised on import: {_where(error)}") from error
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise TargetError(f"{place} raised on import: {where(error)}") from error
         raise TargetError(
-            f"no module {where!r} can be imported. Give a file as path/to/file.py:callable."
+            f"no module {place!r} can be imported. Give a file as path/to/file.py:callable."
         ) from error
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise TargetError(f"{where} raised on import: {_where(error)}") from error
+        raise TargetError(f"{place} raised on import: {where(error)}") from error
 
 
 def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"instep_target_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickles look their module up
-    sys.path.insert(0, str(path.parent.resolve()))  # as `python path/to/file.py` does
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
     return module
 
 
-def _where(error: BaseException) -> str:
-    """``ValueError: message (my_loop.py:12)``: the innermost line that is not instep's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((_HERE, "<frozen"))]
-    at = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{at}"
+@contextmanager
+def _importable(place: str):
+    """Let a file and its callable import their neighbours, as ``python file.py`` does."""
+    folder = str(Path(place).parent.resolve() if place.endswith(".py") else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
 
 
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-_HERE = str(Path(__file__).parent.parent)

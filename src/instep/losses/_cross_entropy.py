@@ -74,7 +74,7 @@ def _from_indices(logp, labels, w_C, axis, ignore_index, smoothing):
     w = jnp.take(w_C, index, mode="fill", fill_value=jnp.nan)
     losses = -w * picked.squeeze(axis)
     if smoothing:
-        smooth = -jnp.tensordot(w_C, logp, ((0,), (axis,)))
+        smooth = -jnp.sum(_along(w_C, axis, logp.ndim) * logp, axis)
         losses = (1.0 - smoothing) * losses + smoothing / logp.shape[axis] * smooth
     return jnp.where(kept, losses, 0.0), jnp.sum(jnp.where(kept, w, 0.0))
 
@@ -89,9 +89,13 @@ def _from_probabilities(logp, labels, w_C, axis, smoothing):
     q = labels.astype(logp.dtype)
     if smoothing:
         q = q * (1.0 - smoothing) + smoothing / logp.shape[axis]
-    w = jnp.expand_dims(w_C, [i for i in range(logp.ndim) if i != axis])
-    losses = -jnp.sum(w * q * logp, axis=axis)
+    losses = -jnp.sum(_along(w_C, axis, logp.ndim) * q * logp, axis)
     return losses, float(losses.size)
+
+
+def _along(w_C, axis, ndim):
+    """Weights of the classes, broadcast against logits with the classes on ``axis``."""
+    return jnp.expand_dims(w_C, [i for i in range(ndim) if i != axis])
 
 
 def _check_indices(logits_shape, axis, labels, ignore_index):

@@ -29,10 +29,11 @@ def mse_loss(
       weight: :math:`w`, the shape of ``input``.
 
     Returns:
-      Shape (), or the shape of ``input`` for ``"none"``; the dtype of ``input``. Without
-      elements the mean is NaN.
+      Shape (), or the shape of ``input`` for ``"none"``; the wider dtype of ``input`` and
+      ``target``. Without elements the mean is NaN.
 
     Raises:
+      TypeError: neither ``input`` nor ``target`` is floating.
       ValueError: shapes differ, or another ``reduction``.
     """
     check_reduction(reduction)
@@ -42,7 +43,9 @@ def mse_loss(
                 f"{name} has shape {np.shape(other)}, input has {np.shape(input)}. Reshape "
                 f"one of them: broadcasting would pair every example with every other."
             )
-    dtype = jnp.result_type(input)
+    dtype = jnp.promote_types(jnp.result_type(input), jnp.result_type(target))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"input and target are {dtype}; cast one of them to a float.")
     losses = (input.astype(wide(dtype)) - target.astype(wide(dtype))) ** 2
     denominator = float(np.size(input))
     if weight is not None:

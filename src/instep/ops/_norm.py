@@ -7,6 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from .._dtypes import wide
+
 
 def batch_norm(
     input: jax.Array,
@@ -40,7 +42,8 @@ def batch_norm(
       axis: axis of the channels; -1 for ``(N, ..., C)``.
 
     Returns:
-      ``(output, running_mean, running_var)``; the last two are unchanged in evaluation.
+      ``(output, running_mean, running_var)`` in the dtypes of what came in, computed in at
+      least float32; the last two are unchanged in evaluation.
 
     Raises:
       ValueError: one value per channel in training, whose variance is not defined; or
@@ -51,8 +54,10 @@ def batch_norm(
     """
     axis = axis % input.ndim
     reduced = tuple(i for i in range(input.ndim) if i != axis)
-    channels = [1] * input.ndim
-    channels[axis] = -1
+    x = input.astype(wide(input.dtype))
+
+    def along_axis(v_C):
+        return jnp.expand_dims(v_C.astype(x.dtype), reduced)
 
     if training:
         n = math.prod(input.shape[i] for i in reduced)
@@ -61,20 +66,26 @@ def batch_norm(
                 f"training needs more than one value per channel; input of shape "
                 f"{input.shape} has {n}. Use a larger batch, or training=False."
             )
-        mean = jnp.mean(input, reduced)
-        var = jnp.mean((input - mean.reshape(channels)) ** 2, reduced)
-        if running_mean is not None:
-            running_mean = (1.0 - momentum) * running_mean + momentum * mean
-        if running_var is not None:
-            running_var = (1.0 - momentum) * running_var + momentum * var * (n / (n - 1))
+        mean = jnp.mean(x, reduced)
+        var = jnp.mean((x - along_axis(mean)) ** 2, reduced)
+        running_mean = _moved_towards(mean, running_mean, momentum)
+        running_var = _moved_towards(var * (n / (n - 1)), running_var, momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("evaluation needs running_mean and running_var; one is None.")
     else:
         mean, var = running_mean, running_var
 
-    output = (input - mean.reshape(channels)) / jnp.sqrt(var + eps).reshape(channels)
+    output = (x - along_axis(mean)) / jnp.sqrt(along_axis(var) + eps)
     if weight is not None:
-        output = output * weight.reshape(channels)
+        output = output * along_axis(weight)
     if bias is not None:
-        output = output + bias.reshape(channels)
-    return output, running_mean, running_var
+        output = output + along_axis(bias)
+    return output.astype(input.dtype), running_mean, running_var
+
+
+def _moved_towards(new: jax.Array, running: jax.Array | None, momentum: float):
+    """The running statistic in its own dtype; None stays None."""
+    if running is None:
+        return None
+    moved = (1.0 - momentum) * running.astype(new.dtype) + momentum * new
+    return moved.astype(running.dtype)

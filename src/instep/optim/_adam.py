@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from ._hyperparams import Hyperparam, check
+from ._hyperparams import Hyperparam, fixed, scheduled
 from ._per_parameter import bias_correction, lerp, per_parameter
 
 
@@ -47,6 +47,7 @@ def adam(
       with amsgrad, ``max_exp_avg_sq``.
 
     Raises:
+      TypeError: a value other than ``lr`` is not a number.
       ValueError: a value is out of range.
 
     References:
@@ -54,11 +55,11 @@ def adam(
       <https://arxiv.org/abs/1412.6980>`_, 2014. Reddi et al., `On the Convergence of Adam
       and Beyond <https://openreview.net/forum?id=ryQu7f-RZ>`_, 2018.
     """
-    lr = check("lr", lr, 0.0)
-    beta1 = check("betas[0]", betas[0], 0.0, 1.0)
-    beta2 = check("betas[1]", betas[1], 0.0, 1.0)
-    eps = check("eps", eps, 0.0)
-    weight_decay = check("weight_decay", weight_decay, 0.0)
+    lr = scheduled("lr", lr)
+    beta1 = fixed("betas[0]", betas[0], 0.0, 1.0)
+    beta2 = fixed("betas[1]", betas[1], 0.0, 1.0)
+    eps = fixed("eps", eps, 0.0)
+    weight_decay = fixed("weight_decay", weight_decay, 0.0)
 
     def init(p):
         slots = {
@@ -120,6 +121,7 @@ def adamw(
       A transformation with the slots of ``adam``.
 
     Raises:
+      TypeError: a value other than ``lr`` is not a number.
       ValueError: a value is out of range.
 
     References:

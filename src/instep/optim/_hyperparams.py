@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .._state import PyTree
 
-PyTree = Any
+
 Schedule = Callable[[Any], Any]
 Hyperparam = float | jax.Array | np.ndarray | Schedule
 
@@ -31,19 +33,30 @@ class Hyperparams:
     values: dict[str, jax.Array]  # each shape=(), float64 under x64, else float32
 
 
-def check(name: str, value: Hyperparam, low: float, high: float = float("inf")) -> Any:
-    """Return ``value`` as a Python float or a schedule; raise if it is out of range.
-
-    A plain number is kept in double precision on the host, never as a JAX array, so that a
-    constructor called before x64 is switched on does not round it.
-    """
+def scheduled(name: str, value: Hyperparam, low: float = 0.0) -> Any:
+    """Return a hyperparameter that is data: a number as ``fixed`` does, or a schedule."""
     if callable(value) or isinstance(value, Tracer):
         return value
+    return fixed(name, value, low)
+
+
+def fixed(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return a hyperparameter as a Python float; raise if it is out of range.
+
+    A number is kept in double precision on the host, never as a JAX array, so that a
+    constructor called before x64 is switched on does not round it.
+
+    Raises:
+      TypeError: it is not a number.
+      ValueError: it is not a scalar, or not in ``[low, high)``.
+    """
+    if callable(value) or isinstance(value, Tracer | str) or value is None:
+        raise TypeError(f"{name} must be a number; got {value!r}. Only lr may be a schedule.")
     if np.ndim(value) != 0:
         raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")
     number = float(value)
     if not low <= number < high:
-        allowed = f"{name} >= {low}" if high == float("inf") else f"{low} <= {name} < {high}"
+        allowed = f"{name} >= {low}" if high == math.inf else f"{low} <= {name} < {high}"
         raise ValueError(f"Invalid {name}: {number}. It must satisfy {allowed}.")
     return number
 

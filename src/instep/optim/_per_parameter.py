@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._dtypes import wide
+from .._state import PyTree
 from . import _hyperparams
 from ._hyperparams import Hyperparams
 
 
-PyTree = Any
 Slots = dict[str, jax.Array]
 Init = Callable[[jax.Array], Slots]
 Update = Callable[
@@ -65,10 +66,10 @@ def per_parameter(
         leaves, treedef = jax.tree.flatten(params)
         grads = treedef.flatten_up_to(updates)
         slots = _by_leaf(state.slots, treedef)
+        values = state.hyperparams.values
         new_leaves, new_slots = [], []
         for p, g, s in zip(leaves, grads, slots, strict=True):
-            hyper = {n: v.astype(p.dtype) for n, v in state.hyperparams.values.items()}
-            new_p, new_s = (p, s) if g is None else update(p, g, s, hyper)
+            new_p, new_s = (p, s) if g is None else _in_wide(update, p, g, s, values)
             new_leaves.append(new_p - p)
             new_slots.append(new_s)
         hyperparams = _hyperparams.advance(state.hyperparams, given)
@@ -78,14 +79,31 @@ def per_parameter(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
+def _in_wide(update: Update, p, g, slots: Slots, values: Mapping[str, jax.Array]):
+    """Compute in at least float32 and keep the dtypes: one rounding for bfloat16 parameters."""
+    dtype = wide(p.dtype)
+
+    def cast(x):
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    hyper = {name: value.astype(dtype) for name, value in values.items()}
+    new_p, new_slots = update(cast(p), cast(g), jax.tree.map(cast, slots), hyper)
+    new_slots = {name: new_slots[name].astype(old.dtype) for name, old in slots.items()}
+    return new_p.astype(p.dtype), new_slots
+
+
 def bias_correction(beta: float, t: jax.Array) -> jax.Array:
-    """``1 - beta**t`` to a few ulp; computed as a power, float32 loses 1e-5 of it at t = 1.
+    """``1 - beta**t``: in float64 as PyTorch has it on the host, in float32 to a few ulp.
+
+    As a power, float32 would lose 1e-5 of it at t = 1.
 
     Args:
       beta: decay rate, 0 <= beta < 1.
       t: steps, at least 1; shape (), int32.
     """
     dtype = jnp.result_type(float)
+    if dtype == jnp.float64:
+        return 1.0 - beta ** t.astype(dtype)
     log_beta = jnp.array(math.log(beta) if beta > 0 else -math.inf, dtype)
     return -jnp.expm1(t.astype(dtype) * log_beta)
 

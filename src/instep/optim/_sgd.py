@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from ._hyperparams import Hyperparam, check
+from ._hyperparams import Hyperparam, fixed, scheduled
 from ._per_parameter import per_parameter
 
 
@@ -41,6 +41,7 @@ def sgd(
       A transformation with the slot ``momentum_buffer`` (with momentum only).
 
     Raises:
+      TypeError: a value other than ``lr`` is not a number.
       ValueError: a value is out of range.
 
     References:
@@ -48,9 +49,10 @@ def sgd(
       <https://proceedings.mlr.press/v28/sutskever13.html>`_, 2013; PyTorch's rule differs
       from theirs in where the learning rate stands.
     """
-    lr = check("lr", lr, 0.0)
-    momentum = check("momentum", momentum, 0.0)
-    weight_decay = check("weight_decay", weight_decay, 0.0)
+    lr = scheduled("lr", lr)
+    momentum = fixed("momentum", momentum, 0.0)
+    dampening = fixed("dampening", dampening)
+    weight_decay = fixed("weight_decay", weight_decay, 0.0)
     if nesterov and (momentum <= 0 or dampening != 0):
         raise ValueError(
             f"Nesterov momentum needs momentum > 0 and dampening = 0; got {momentum=}, "

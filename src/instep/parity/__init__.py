@@ -7,13 +7,14 @@ _require("torch", "instep.parity")
 _require("rich", "instep.parity")
 
 from .._errors import ParityError as ParityError
-from ._judge import Measurement as Measurement, Status as Status
 from ._leaf import Leaf as Leaf
 from ._pair import Pair as Pair
-from ._report import (
+from ._records import (
     Divergence as Divergence,
-    Report as Report,
+    Measurement as Measurement,
     Row as Row,
+    Status as Status,
     Verdict as Verdict,
 )
+from ._report import Report as Report
 from ._run import run as run

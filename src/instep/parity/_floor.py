@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..bridge._copy import map_containers
+from ..bridge._tensors import map_tensors
 from ..bridge._torch_loop import TorchLoop
 from ._judge import distance
 from ._leaf import Leaf, Observation
@@ -15,9 +15,9 @@ from ._tolerance import NOISE
 
 def move_inputs(tree: Any, generator: torch.Generator) -> Any:
     """A copy of a microbatch whose non-zero floating elements are moved by one ulp."""
-    if torch.is_tensor(tree):
-        return _moved(tree, generator) if tree.is_floating_point() else tree
-    return map_containers(lambda x: move_inputs(x, generator), tree)
+    return map_tensors(
+        lambda x: _moved(x, generator) if x.is_floating_point() else x.clone(), tree
+    )
 
 
 def disturb(

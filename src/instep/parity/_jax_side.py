@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._batch import stack
 from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._state import PyTree, View
-from .._trees import named_leaves
-from ..bridge._copy import map_containers
-from ..bridge._weights import Rule, to_jax, to_torch
+from ..bridge._weights import Links, weights_to_torch
 from ._leaf import Leaf, Observation
-from ._opt_state import learning_rates, slots
+from ._opt_state import learning_rate, slots
 
 
 @dataclass
@@ -27,24 +24,20 @@ class JaxWalk:
     state: PyTree
     view: View  # what stands before the first step
     step: Callable[[PyTree, PyTree], tuple[PyTree, View]]
-    links: Rule = ()
+    links: Links = ()
 
     def start(self) -> Observation:
+        """What stands before the first step."""
         return self._standing(self.view)
 
     def advance(self, batch: PyTree) -> Observation:
         """Take one step and return every leaf that can be seen."""
-        before = to_torch(self.links, self.view.params)
+        before = weights_to_torch(self.links, self.view.params)
         self.state, self.view = self.step(self.state, batch)
         view = jax.device_get(self.view)
         seen = {Leaf("loss", "loss"): np.asarray(view.loss)}
-        for kind, tree in (
-            ("gradient", view.grads),
-            ("clipped gradient", view.clipped_grads),
-        ):
-            if tree is not None:
-                arrays = to_torch(self.links, tree)
-                seen |= {Leaf(kind, name): array for name, array in arrays.items()}
+        seen |= self._weights("gradient", view.grads)
+        seen |= self._weights("clipped gradient", view.clipped_grads)
         if view.grad_norm is not None:
             seen[Leaf("gradient norm", "total")] = np.asarray(view.grad_norm)
         after = self._standing(view)
@@ -55,36 +48,24 @@ class JaxWalk:
         return seen | after
 
     def _standing(self, view: View) -> Observation:
-        seen = {}
-        for kind, tree in (("parameter", view.params), ("buffer", view.buffers)):
-            arrays = to_torch(self.links, tree)
-            seen |= {Leaf(kind, name): array for name, array in arrays.items()}
-        for slot, tree in slots(view.opt_state).items():
-            for name, array in self._slot(tree, view.params).items():
-                seen[Leaf("state", f"{name}.{slot}")] = array
-        for i, lr in enumerate(learning_rates(view.opt_state)):
-            seen[Leaf("lr", f"group {i}")] = np.asarray(lr)
+        seen = self._weights("parameter", view.params) | self._weights("buffer", view.buffers)
+        by_name = {link.jax: link for link in self.links}
+        for (name, slot), value in slots(view.opt_state).items():
+            link, array = by_name[name], np.asarray(value)
+            array = array if array.ndim == 0 else link.layout.to_torch(array)
+            seen[Leaf("state", f"{link.torch}.{slot}")] = array
+        rate = learning_rate(view.opt_state)
+        if rate is not None:
+            seen[Leaf("lr", "group 0")] = np.asarray(rate)
         return seen
 
-    def _slot(self, tree: PyTree, params: PyTree) -> dict[str, np.ndarray]:
-        """One slot by PyTorch name; a scalar for the whole tree counts for each parameter."""
-        named = named_leaves(tree)
-        found = {}
-        for link in self.links:
-            if link.jax not in named_leaves(params):
-                continue
-            array = np.asarray(named.get(link.jax, tree if set(named) == {""} else np.nan))
-            found[link.torch] = array if array.ndim == 0 else link.layout.to_torch(array)
-        return found
+    def _weights(self, kind: str, tree: PyTree) -> Observation:
+        arrays = weights_to_torch(self.links, tree)
+        return {Leaf(kind, name): array for name, array in arrays.items()}
 
 
-def native(loop: JaxLoop, links: Rule, weights: dict[str, np.ndarray]) -> JaxWalk:
-    """Walk a ``JaxLoop`` from PyTorch's weights."""
-    loop = replace(
-        loop,
-        params=to_jax(links, weights, loop.params),
-        buffers=to_jax(links, weights, loop.buffers),
-    )
+def native(loop: JaxLoop, links: Links) -> JaxWalk:
+    """Walk a ``JaxLoop``."""
     step = observed_step(loop)
 
     @jax.jit
@@ -117,19 +98,9 @@ def opaque(loop: OpaqueLoop, batch: PyTree) -> JaxWalk:
     return JaxWalk(state, view, advance)
 
 
-def batch_of(window: list[Any], convert: Callable[[Any], Any]) -> PyTree:
-    """The JAX batch of a window of PyTorch microbatches, as NumPy arrays."""
-    microbatches = [_numpy(convert(microbatch)) for microbatch in window]
-    return microbatches[0] if len(microbatches) == 1 else stack(microbatches)
-
-
-def _numpy(tree: Any) -> Any:
-    if hasattr(tree, "detach"):
-        return tree.detach().cpu().numpy()
-    return map_containers(_numpy, tree)
-
-
 def _double(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.array(leaf, copy=True)
     dtype = jnp.result_type(leaf)
     if jnp.issubdtype(dtype, jnp.floating):
         return jnp.array(leaf, jnp.float64, copy=True)

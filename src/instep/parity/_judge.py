@@ -4,52 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
 from ._leaf import Leaf, Observation
+from ._records import Measurement, Status
 from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE
-
-
-class Status(StrEnum):
-    """What can be said of a leaf."""
-
-    IN_STEP = "in step"
-    DIVERGED = "diverged"
-    NOISE = "noise"  # not judged: rounding decides it, in PyTorch alone
-    NOT_FINITE = "not finite"  # not judged: NaN or infinity at the same places on both sides
-    IDLE = "idle"  # not judged: never changed, or zero throughout
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One leaf at one step."""
-
-    step: int  # 0: before the first
-    status: Status
-    error: float  # max|jax - torch|; infinite if shapes or non-finite places differ
-    floor: float  # largest change of PyTorch's own leaf under one ulp
-    scale: float  # max|torch|; of a learning rate, the largest so far
-
-    @property
-    def bound(self) -> float:
-        return max(RELATIVE * self.scale, FLOOR_FACTOR * self.floor)
-
-    @property
-    def ratio(self) -> float:
-        """Error over bound: above 1 is a divergence."""
-        if self.error == 0.0:
-            return 0.0
-        return self.error / self.bound if self.bound else np.inf
 
 
 @dataclass
 class Ledger:
     """All measurements of a walk, by leaf, and the leaves that only one side shows."""
 
+    scheduled: bool = True  # whether a constant learning rate is one that was never exercised
+    alone: frozenset[str] = frozenset()  # buffers said to have no counterpart on the JAX side
     measurements: dict[Leaf, list[Measurement]] = field(default_factory=dict)
-    unseen: dict[str, set[Leaf]] = field(default_factory=lambda: {"torch": set(), "jax": set()})
+    only_torch: set[Leaf] = field(default_factory=set)
+    only_jax: set[Leaf] = field(default_factory=set)
     _first: Observation = field(default_factory=dict)
     _excited: set[Leaf] = field(default_factory=set)
     _largest: dict[Leaf, float] = field(default_factory=dict)
@@ -62,35 +33,39 @@ class Ledger:
         jax: Observation,
     ) -> None:
         """Compare one step; ``moved`` are PyTorch's own steps under one ulp."""
+        self.only_torch |= torch.keys() - jax.keys()
         # PyTorch makes optimizer state lazily: before its first step there is none to see.
-        self.unseen["jax"] |= torch.keys() - jax.keys()
-        self.unseen["torch"] |= {
-            leaf for leaf in jax.keys() - torch.keys() if step > 0 or leaf.kind != "state"
-        }
-        for leaf in torch.keys() & jax.keys():
-            floor = max((distance(m[leaf], torch[leaf]) for m in moved), default=0.0)
-            largest = self._largest_rate(leaf, torch[leaf])
-            measurement = measure(step, torch[leaf], jax[leaf], floor, largest)
-            self.measurements.setdefault(leaf, []).append(measurement)
-            self._note_excitement(leaf, torch[leaf])
+        unknown = jax.keys() - torch.keys()
+        self.only_jax |= {leaf for leaf in unknown if step > 0 or leaf.kind != "state"}
+        for leaf, value in torch.items():
+            if self._is_excited(leaf, torch):
+                self._excited.add(leaf)
+            if leaf in jax:
+                floor = max((distance(m[leaf], value) for m in moved), default=0.0)
+                largest = self._largest_rate(leaf, value)
+                measurement = measure(step, value, jax[leaf], floor, largest)
+                self.measurements.setdefault(leaf, []).append(measurement)
 
     def idle(self, leaf: Leaf) -> bool:
-        """Whether nothing happened to ``leaf`` in the whole walk."""
+        """Whether nothing happened to ``leaf`` in the whole walk, on PyTorch's side."""
         return leaf not in self._excited
+
+    def _is_excited(self, leaf: Leaf, torch: Observation) -> bool:
+        value = torch[leaf]
+        if leaf.kind == "clipped gradient":
+            return bool(np.any(value != torch[Leaf("gradient", leaf.name)]))
+        if leaf.kind in ("parameter", "buffer", "state", "lr"):
+            if leaf.kind == "lr" and not self.scheduled:
+                return True
+            return bool(np.any(value != self._first.setdefault(leaf, value)))
+        return bool(np.any(value != 0))
 
     def _largest_rate(self, leaf: Leaf, value: np.ndarray) -> float:
         """The largest learning rate so far; 0 for other leaves, which stand for themselves."""
         if leaf.kind != "lr":
             return 0.0
-        largest = max(self._largest.get(leaf, 0.0), abs(float(value)))
-        self._largest[leaf] = largest
-        return largest
-
-    def _note_excitement(self, leaf: Leaf, value: np.ndarray) -> None:
-        standing = leaf.kind in ("parameter", "buffer", "state")
-        rest = self._first.setdefault(leaf, value) if standing else 0.0
-        if leaf.kind == "lr" or np.any(value != rest):
-            self._excited.add(leaf)
+        self._largest[leaf] = max(self._largest.get(leaf, 0.0), abs(float(value)))
+        return self._largest[leaf]
 
 
 def measure(
@@ -100,17 +75,18 @@ def measure(
     error = distance(jax, torch)
     finite = np.isfinite(torch)
     scale = float(np.max(np.abs(torch), initial=at_least, where=finite))
+    bound = max(RELATIVE * scale, FLOOR_FACTOR * floor)
     if error == np.inf:
         status = Status.DIVERGED
     elif not finite.all():
         status = Status.NOT_FINITE
     elif not floor <= NOISE * scale:
         status = Status.NOISE
-    elif error <= max(RELATIVE * scale, FLOOR_FACTOR * floor):
+    elif error <= bound:
         status = Status.IN_STEP
     else:
         status = Status.DIVERGED
-    return Measurement(step, status, error, floor, scale)
+    return Measurement(step, status, error, floor, scale, bound)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import optax
 
+from .._state import PyTree
+from .._trees import named_leaves
 from ..optim import Hyperparams, OptimizerState
 
-
-PyTree = Any
 
 # optax's record -> {PyTorch's name: field}
 _OPTAX: dict[type, dict[str, str]] = {
@@ -23,20 +23,34 @@ _OPTAX: dict[type, dict[str, str]] = {
 _WITHOUT_TENSOR = {"started"}
 
 
-def slots(opt_state: PyTree) -> dict[str, PyTree]:
-    """``{"exp_avg": tree like params, "step": scalar, ...}`` of every record that is known."""
+def slots(opt_state: PyTree) -> dict[tuple[str, str], Any]:
+    """``{(parameter, slot): array}`` of every record that is known, by JAX leaf name.
+
+    Several records (``optax.partition``, ``masked``) each hold their own parameters. A scalar
+    of a whole record, such as optax's count, counts for each of its parameters.
+    """
     known = (OptimizerState, *_OPTAX)
-    found: dict[str, PyTree] = {}
+    found: dict[tuple[str, str], Any] = {}
     for record in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, known)):
-        if isinstance(record, OptimizerState):
-            found |= {n: t for n, t in record.slots.items() if n not in _WITHOUT_TENSOR}
-        elif type(record) in _OPTAX:
-            fields = _OPTAX[type(record)]
-            found |= {name: getattr(record, field) for name, field in fields.items()}
+        if not isinstance(record, known):
+            continue
+        trees = {slot: named_leaves(tree) for slot, tree in _trees(record).items()}
+        parameters = {name for leaves in trees.values() for name in leaves if name}
+        for slot, leaves in trees.items():
+            whole = leaves.get("")
+            for name in parameters if whole is not None else leaves:
+                found[name, slot] = leaves.get(name, whole)
     return found
 
 
-def learning_rates(opt_state: PyTree) -> list[jax.Array]:
-    """The learning rate of each instep transformation in ``opt_state``; optax hides its own."""
+def learning_rate(opt_state: PyTree) -> jax.Array | None:
+    """The rate of the one instep transformation inside; None if there are none or several."""
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Hyperparams))
-    return [x.values["lr"] for x in leaves if isinstance(x, Hyperparams)]
+    rates = [x.values["lr"] for x in leaves if isinstance(x, Hyperparams)]
+    return rates[0] if len(rates) == 1 else None
+
+
+def _trees(record: Any) -> dict[str, PyTree]:
+    if isinstance(record, OptimizerState):
+        return {n: tree for n, tree in record.slots.items() if n not in _WITHOUT_TENSOR}
+    return {slot: getattr(record, field) for slot, field in _OPTAX[type(record)].items()}

@@ -19,7 +19,8 @@ class Pair:
       torch: the PyTorch half; the reference.
       jax: the JAX half. A ``JaxLoop`` starts from the weights of the PyTorch model; an
         opaque loop (``JaxLoop.opaque``) keeps its own, and the PyTorch model takes them.
-      weights: one rule per layer: ``bridge.linear``, ``conv``, ``batch_norm``, ``tensor``.
+      weights: one rule per layer: ``bridge.linear``, ``conv``, ``batch_norm``, ``tensor``,
+        ``torch_only``.
       batch: makes the JAX microbatch from a PyTorch one (NCHW to NHWC, ...); tensors in what
         it returns become NumPy arrays.
     """

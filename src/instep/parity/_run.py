@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -10,19 +10,21 @@ from typing import Any
 import jax
 import torch
 
-from .._errors import ParityError
+from .._errors import ParityError, where
 from .._loop import OpaqueLoop
-from .._trees import named_leaves
-from ..bridge._copy import copy_loop, to_dtype
+from ..bridge._copy import copy_loop
+from ..bridge._tensors import batch_of, to_dtype
 from ..bridge._torch_loop import TorchLoop, windows
-from ..bridge._weights import match, to_torch
+from ..bridge._transfer import link, model_arrays, start_from, write_model
+from ..bridge._weights import weights_to_torch
 from . import _jax_side, _torch_side
 from ._floor import disturb, move_inputs
-from ._jax_side import JaxWalk, batch_of
+from ._jax_side import JaxWalk
 from ._judge import Ledger
 from ._leaf import Observation
 from ._pair import Pair
-from ._report import Report, make_report
+from ._report import Report
+from ._summary import make_report
 from ._tolerance import DRAWS
 
 
@@ -33,7 +35,8 @@ def run(pair: Pair, steps: int = 20, on_step: Callable[[int], None] = lambda n: 
     every optimizer state, update, parameter and buffer, and the learning rate.
 
     Args:
-      pair: its objects are left as they are; batches are drawn from its PyTorch loop.
+      pair: its model, optimizer, scheduler and arrays are left as they are, and so are
+        PyTorch's random state and the generator of a ``DataLoader``.
       steps: optimizer steps, at least 1.
       on_step: called with the number of each step when it is done.
 
@@ -49,29 +52,34 @@ def run(pair: Pair, steps: int = 20, on_step: Callable[[int], None] = lambda n: 
         )
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps=}.")
-    with _double_precision():
+    with _double_precision(), _random_state_kept(pair.torch):
         ledger, names = _walk(pair, steps, on_step)
     return make_report(ledger, steps, names)
 
 
-def _walk(pair: Pair, steps: int, on_step) -> tuple[Ledger, dict[str, Any]]:
-    reference = copy_loop(pair.torch, torch.float64)
-    stream = _double_windows(pair.torch)
+def _walk(
+    pair: Pair, steps: int, on_step: Callable[[int], None]
+) -> tuple[Ledger, dict[str, str]]:
+    with _blame("copying the PyTorch half"):
+        reference = copy_loop(pair.torch, torch.float64)
+    stream = windows(pair.torch)
     with _blame("the batches of the PyTorch half", 1):
-        first = next(stream)
+        first = to_dtype(next(stream), torch.float64)
     walk = _start_jax(pair, reference, first)
     moved = [copy_loop(reference) for _ in range(DRAWS)]
     generators = [torch.Generator().manual_seed(draw) for draw in range(DRAWS)]
 
-    ledger = Ledger()
+    linked = {link.torch for link in walk.links}
+    alone = frozenset(model_arrays(reference).keys() - linked)
+    ledger = Ledger(scheduled=pair.torch.scheduler is not None, alone=alone)
     ledger.judge(0, _torch_side.start(reference), [], walk.start())
     for n in range(1, steps + 1):
         with _blame("the batches of the PyTorch half", n):
-            window = first if n == 1 else next(stream)
+            window = first if n == 1 else to_dtype(next(stream), torch.float64)
+        with _blame("Pair.batch", n):
+            batch = batch_of(window, pair.batch)  # before PyTorch may write into its inputs
         with _blame("the PyTorch half", n):
             seen, seen_moved = _torch_step(reference, moved, generators, window, n)
-        with _blame("Pair.batch", n):
-            batch = batch_of(window, pair.batch)
         with _blame("the JAX half", n):
             seen_jax = walk.advance(batch)
         ledger.judge(n, seen, seen_moved, seen_jax)
@@ -88,89 +96,91 @@ def _torch_step(
 ) -> tuple[Observation, list[Observation]]:
     """Step ``n`` of the reference, and of the copies that are moved by one ulp.
 
-    All draw the same random numbers, as dropout would.
+    All draw the same random numbers, as dropout would, and each has inputs of its own.
     """
     rng = torch.get_rng_state()
+    inputs = [move_inputs(window, generator) for generator in generators]
     seen = _torch_side.step(reference, window, n)
     rng_after = torch.get_rng_state()
     seen_moved = []
-    for loop, generator in zip(moved, generators, strict=True):
+    for loop, generator, moved_window in zip(moved, generators, inputs, strict=True):
         torch.set_rng_state(rng)
-        seen_moved.append(
-            _torch_side.step(
-                loop,
-                move_inputs(window, generator),
-                n,
-                disturb=partial(disturb, loop, seen, generator),
-            )
-        )
+        disturbed = partial(disturb, loop, seen, generator)
+        seen_moved.append(_torch_side.step(loop, moved_window, n, disturbed))
     torch.set_rng_state(rng_after)
     return seen, seen_moved
 
 
 def _start_jax(pair: Pair, reference: TorchLoop, window: list[Any]) -> JaxWalk:
-    """Bring the weights across, in the direction that the kind of JAX loop asks for."""
-    weights = _torch_side.weights(reference)
+    """Bring the weights across, in the direction that the kind of JAX half asks for."""
     if isinstance(pair.jax, OpaqueLoop):
         with _blame("Pair.batch", 1):
             batch = batch_of(window, pair.batch)
         with _blame("the JAX half", 1):
             walk = _jax_side.opaque(pair.jax, batch)
         view = walk.view
-        walk.links = _match(pair, weights, view.params, view.buffers)
-        arrays = to_torch(walk.links, view.params) | to_torch(walk.links, view.buffers)
-        _torch_side.load(reference, arrays)
+        with _blame("Pair.weights"):
+            walk.links = link(pair.weights, reference, view.params, view.buffers)
+            for tree in (view.params, view.buffers):
+                write_model(reference, weights_to_torch(walk.links, tree))
         return walk
-    links = _match(pair, weights, pair.jax.params, pair.jax.buffers)
+    with _blame("Pair.weights"):
+        links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
+        half = start_from(reference, links, pair.jax)
     with _blame("the JAX half", 1):
-        return _jax_side.native(pair.jax, links, weights)
-
-
-def _match(pair: Pair, weights, params, buffers):
-    params, buffers = named_leaves(params), named_leaves(buffers)
-    both = sorted(params.keys() & buffers.keys())
-    if both:
-        raise ParityError(
-            f"leaves {both} are in params and in buffers of the JAX half. Name them apart."
-        )
-    try:
-        return match(pair.weights, weights, params | buffers)
-    except ValueError as error:
-        raise ParityError(str(error)) from error
-
-
-def _double_windows(loop: TorchLoop) -> Iterator[list[Any]]:
-    return (to_dtype(window, torch.float64) for window in windows(loop))
+        return _jax_side.native(half, links)
 
 
 @contextmanager
 def _double_precision():
-    """float64 on both sides; what is set is restored, PyTorch's random state too."""
-    dtype, rng = torch.get_default_dtype(), torch.get_rng_state()
+    """float64 on both sides; what is set is restored."""
+    dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         with jax.enable_x64(True):
             yield
     finally:
         torch.set_default_dtype(dtype)
-        torch.set_rng_state(rng)
 
 
 @contextmanager
-def _blame(half: str, n: int):
-    """Say which half raised, and at which step."""
+def _random_state_kept(loop: TorchLoop):
+    """Restore PyTorch's random state, and that of the generator of a ``DataLoader``."""
+    generators = [torch.default_generator]
+    for owner in (loop.batches, getattr(loop.batches, "sampler", None)):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generators.append(generator)
+    states = [generator.get_state() for generator in generators]
     try:
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+@contextmanager
+def _blame(half: str, n: int | None = None):
+    """Say which half raised, at which step, and on which line of the user's."""
+    try:
+        yield
+    except ParityError:
+        raise
     except Exception as error:
-        raise ParityError(
-            f"{half} raised at step {n}: {type(error).__name__}: {error}{_remedy(error)}"
-        ) from error
+        at = f" at step {n}" if n else ""
+        raise ParityError(f"{half} raised{at}: {where(error)}{_remedy(error)}") from error
 
 
 def _remedy(error: Exception) -> str:
-    if isinstance(error, IndexError) and "out of bounds" in str(error):
+    text = str(error)
+    if isinstance(error, IndexError) and "out of bounds" in text:
         return (
             " Labels are class indices from 0 to the number of classes - 1, or "
             "ignore_index; look at the batch of this step."
+        )
+    if isinstance(error, RuntimeError) and "dtype" in text and "Float" in text:
+        return (
+            " The walk is in float64: loss_fn must use the model it is given, and make "
+            "tensors in the dtype of its inputs."
         )
     return ""

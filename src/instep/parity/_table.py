@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ._judge import Measurement, Status
 from ._leaf import STAGE
-from ._report import Report, Row, Verdict
+from ._records import Measurement, Row, Status, Verdict
+
+
+if TYPE_CHECKING:
+    from ._report import Report
 
 
 STYLE = {
     Status.IN_STEP: "green",
     Status.DIVERGED: "bold red",
+    Status.PARTLY: "yellow",
     Status.NOISE: "yellow",
     Status.IDLE: "yellow",
     Status.NOT_FINITE: "yellow",
@@ -34,7 +39,7 @@ def render(report: Report, title: str = "", leaves: bool = False) -> RenderableT
     parts += [_kind_table(report, title), ""]
     if not_judged := report.not_judged():
         parts += [
-            _leaf_table(not_judged, "Not judged: nothing is claimed of these"),
+            _leaf_table(not_judged, "Not judged, or not at every step"),
             "",
         ]
     parts += [Text(f"  not seen   {sentence}", style="yellow") for sentence in report.unseen]
@@ -66,7 +71,7 @@ def _kind_table(report: Report, title: str) -> Table:
         rows = [row for row in report.rows if row.leaf.kind == kind]
         if not rows:
             continue
-        judged = [r for r in rows if r.status in (Status.IN_STEP, Status.DIVERGED)]
+        judged = [row for row in rows if row.worst.judged and row.status is not Status.IDLE]
         share = f"{len(judged)}/{len(rows)}"
         if not judged:
             table.add_row(stage, kind, share, style=STYLE[Status.IDLE])

@@ -1,15 +1,18 @@
-"""What "equal" means. The only numbers of their kind: no test and no workload has its own.
+"""What "equal" means. The judge has no other numbers, and no workload has its own.
 
 A leaf (one array of one step) of the JAX side agrees with PyTorch's in float64 when
 
     max|jax - torch|  <=  max(RELATIVE * max|torch|, FLOOR_FACTOR * floor)
 
-where the floor is measured, not chosen: PyTorch's own float64 step is run again, DRAWS
-times, with its weights and inputs moved by one unit in the last place, and the floor is the
-largest change of that same leaf. A leaf whose floor exceeds NOISE of its maximum is decided
-by rounding (the gradient of a bias before BatchNorm is mathematically zero); it is listed as
-noise and not judged. The moved copies give such a gradient random signs, so that the floors
-of what the optimizer makes of it (momentum, update, parameter) are measured too.
+where the floor is measured, not chosen: DRAWS copies of the PyTorch loop run beside it, each
+with its weights and inputs moved by one unit in the last place at every step, and the floor
+is the largest change of that same leaf. The copies run as freely as the JAX side does, so the
+floor grows with the steps as rounding does.
+
+A leaf whose floor exceeds NOISE of its maximum is decided by rounding (the gradient of a bias
+before BatchNorm is mathematically zero); it is listed as noise and not judged. The moved
+copies give such a gradient random signs, so that the floors of what the optimizer makes of it
+(momentum, update, parameter) are measured too.
 
 A learning rate is judged against the largest one so far: where a cosine nears zero, PyTorch's
 own 1 + cos(x) cancels, and what is left is as inexact as the largest rate.

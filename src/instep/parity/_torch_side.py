@@ -8,24 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._errors import ParityError
 from ..bridge._torch_loop import TorchLoop, run_step
+from ..bridge._transfer import tensor_array
 from ._leaf import Leaf, Observation
-
-
-def weights(loop: TorchLoop) -> dict[str, np.ndarray]:
-    """Copies of all parameters and buffers, by ``state_dict`` name."""
-    named = [*loop.model.named_parameters(), *loop.model.named_buffers()]
-    return {name: _array(tensor) for name, tensor in named}
-
-
-def load(loop: TorchLoop, arrays: dict[str, np.ndarray]) -> None:
-    """Write parameters and buffers into the model of ``loop``."""
-    with torch.no_grad():
-        for name, tensor in [
-            *loop.model.named_parameters(),
-            *loop.model.named_buffers(),
-        ]:
-            tensor.copy_(torch.as_tensor(np.array(arrays[name])))
 
 
 def start(loop: TorchLoop) -> Observation:
@@ -45,6 +31,7 @@ def step(
     before the step have been noted, and at ``"gradient"``, with the gradients.
     """
     seen: Observation = {}
+    clips = loop.clip_grad_norm is not None or loop.clip_grad_value is not None
     before = _parameters(loop)
     disturb("start", seen)
 
@@ -54,7 +41,7 @@ def step(
             gradients = _gradients(loop, "gradient")
             seen.update(gradients)
             disturb("gradient", gradients)
-        elif stage == "clip" and (loop.clip_grad_norm or loop.clip_grad_value) is not None:
+        elif stage == "clip" and clips:
             seen.update(_gradients(loop, "clipped gradient"))
             if value is not None:
                 seen[Leaf("gradient norm", "total")] = _array(value)
@@ -84,6 +71,11 @@ def _parameters(loop: TorchLoop) -> dict[str, np.ndarray]:
 
 def _gradients(loop: TorchLoop, kind: str) -> Observation:
     """``.grad`` of every parameter; an absent one counts as zeros."""
+    if all(p.grad is None for p in loop.model.parameters()):
+        raise ParityError(
+            "no parameter has a gradient after loss.backward(): loss_fn(model, microbatch) "
+            "must use the model it is given, not one from outside."
+        )
     return {
         Leaf(kind, name): _array(torch.zeros_like(p) if p.grad is None else p.grad)
         for name, p in loop.model.named_parameters()
@@ -91,8 +83,4 @@ def _gradients(loop: TorchLoop, kind: str) -> Observation:
 
 
 def _array(value: Any) -> np.ndarray:
-    if torch.is_tensor(value):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype is torch.bfloat16 else value
-        return value.numpy().copy()
-    return np.array(value)
+    return tensor_array(value) if torch.is_tensor(value) else np.array(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import jax
@@ -11,12 +11,9 @@ import numpy as np
 import torch
 
 from .._loop import JaxLoop, initial_state, train_step
-from .._trees import named_leaves
-from ..bridge import to_jax
+from ..bridge._tensors import batch_of
 from ..bridge._torch_loop import run_step, windows
-from ..bridge._weights import match
-from ..parity._jax_side import batch_of
-from ..parity._torch_side import weights
+from ..bridge._transfer import link, start_from
 from ._workload import Workload
 
 
@@ -39,33 +36,27 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
       on_step: called with the number of each step when both halves have taken it.
     """
     pair = workload.make_pair()
-    assert isinstance(pair.jax, JaxLoop)
-    arrays = weights(pair.torch)
-    leaves = named_leaves(pair.jax.params) | named_leaves(pair.jax.buffers)
-    links = match(pair.weights, arrays, leaves)
-    loop = replace(
-        pair.jax,
-        params=to_jax(links, arrays, pair.jax.params),
-        buffers=to_jax(links, arrays, pair.jax.buffers),
-    )
-    state, step = initial_state(loop), train_step(loop)
+    assert isinstance(pair.jax, JaxLoop) and pair.jax.apply is not None
+    links = link(pair.weights, pair.torch, pair.jax.params, pair.jax.buffers)
+    half = start_from(pair.torch, links, pair.jax)
+    state, step = initial_state(half), train_step(half)
     stream = islice(windows(pair.torch), workload.total_steps)
     for n, window in enumerate(stream, start=1):
+        batch = batch_of(window, pair.batch)
         run_step(pair.torch, window, n)
-        state, _ = step(state, batch_of(window, pair.batch))
+        state, _ = step(state, batch)
         on_step(n)
 
-    inputs, labels = workload.test_set()
+    inputs, labels = (torch.as_tensor(array) for array in workload.test_set())
     pair.torch.model.eval()
     with torch.no_grad():
-        torch_logits = pair.torch.model(torch.as_tensor(inputs)).numpy()
-    assert loop.apply is not None
-    jax_inputs, _ = batch_of([(torch.as_tensor(inputs), torch.as_tensor(labels))], pair.batch)
-    jax_logits = jax.jit(loop.apply)(state.params, state.buffers, jax_inputs)
+        torch_logits = pair.torch.model(inputs).numpy()
+    jax_inputs, _ = batch_of([(inputs, labels)], pair.batch)
+    jax_logits = jax.jit(pair.jax.apply)(state.params, state.buffers, jax_inputs)
     return Trained(
         workload.total_steps,
-        _accuracy(torch_logits, labels),
-        _accuracy(np.asarray(jax_logits), labels),
+        _accuracy(torch_logits, labels.numpy()),
+        _accuracy(np.asarray(jax_logits), labels.numpy()),
     )
 
 

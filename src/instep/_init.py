@@ -1,0 +1,54 @@
+"""The state before the first step."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._dtypes import dtype_of
+from ._state import PyTree, TrainState
+from ._trees import check_params
+
+
+def init_state(
+    params: PyTree,
+    tx: optax.GradientTransformation,
+    buffers: PyTree = None,
+    rng: jax.Array | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Every leaf is copied and no two leaves share memory, so the state may be donated while
+    the caller keeps ``params`` and ``buffers``.
+
+    Args:
+      params: pytree of floating arrays.
+      tx: an ``optax.GradientTransformation``.
+      buffers: pytree of arrays that the forward pass rewrites.
+      rng: root key, ``jax.random.key(seed)``, if the model draws.
+
+    Raises:
+      ValueError: ``params`` has no leaves.
+      TypeError: a leaf of ``params`` is not real floating.
+    """
+    check_params(params)
+    params, buffers = _copy(params), _copy(buffers)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        buffers=buffers,
+        opt_state=_copy(tx.init(params)),
+        rng=_copy(rng),
+    )
+
+
+def _copy(tree: PyTree) -> PyTree:
+    """Fresh, strongly typed device arrays: a weakly typed leaf would be traced twice."""
+
+    def copy(x):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jnp.array(x, copy=True)
+        return jnp.array(x, dtype=dtype_of(x), copy=True)
+
+    return jax.tree.map(copy, tree)

@@ -1,0 +1,41 @@
+"""Microbatches as PyTorch yields them: tensors in tuples, named tuples, lists and dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .._batch import stack
+
+
+def map_tensors(fn: Callable[[torch.Tensor], Any], tree: Any) -> Any:
+    """Apply ``fn`` to every tensor of ``tree``; containers are kept, the rest is shared."""
+    if torch.is_tensor(tree):
+        return fn(tree)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_tensors(fn, x) for x in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(map_tensors(fn, x) for x in tree)
+    if isinstance(tree, dict):
+        return {key: map_tensors(fn, value) for key, value in tree.items()}
+    return tree
+
+
+def to_dtype(tree: Any, dtype: torch.dtype) -> Any:
+    """A copy of ``tree`` whose floating tensors are cast to ``dtype``."""
+    return map_tensors(
+        lambda x: x.to(dtype, copy=True) if x.is_floating_point() else x.clone(), tree
+    )
+
+
+def to_numpy(tree: Any) -> Any:
+    """A copy of ``tree`` with NumPy arrays, which share no memory with its tensors."""
+    return map_tensors(lambda x: x.detach().cpu().numpy().copy(), tree)
+
+
+def batch_of(window: list[Any], convert: Callable[[Any], Any]) -> Any:
+    """The JAX batch of a window of PyTorch microbatches: stacked if there are several."""
+    microbatches = [to_numpy(convert(microbatch)) for microbatch in window]
+    return microbatches[0] if len(microbatches) == 1 else stack(microbatches)

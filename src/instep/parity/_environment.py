@@ -1,0 +1,20 @@
+"""Versions and machine, for the record."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+
+PACKAGES = ("instep", "jax", "jaxlib", "torch", "optax", "flax", "numpy")
+
+
+def environment() -> dict[str, str]:
+    """``{"python": "3.11.7", "machine": "x86_64", "jax": "0.10.2", ...}``"""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

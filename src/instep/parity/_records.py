@@ -1,0 +1,84 @@
+"""What a walk finds: measurements, rows, verdicts. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from ._leaf import STAGE, Leaf
+
+
+class Status(StrEnum):
+    """What can be said of a leaf."""
+
+    IN_STEP = "in step"
+    DIVERGED = "diverged"
+    PARTLY = "partly judged"  # in step where it was judged, and noise at other steps
+    NOISE = "noise"  # not judged: rounding decides it, in PyTorch alone
+    NOT_FINITE = "not finite"  # not judged: NaN or infinity at the same places on both sides
+    IDLE = "idle"  # not judged: never changed, or zero throughout, or a clip that never fired
+
+
+class Verdict(StrEnum):
+    """What can be said of a walk."""
+
+    IN_STEP = "in step"
+    NOT_IN_STEP = "not in step"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One leaf at one step. Absolute numbers, in the units of the leaf."""
+
+    step: int  # 0: before the first
+    status: Status  # IN_STEP, DIVERGED, NOISE or NOT_FINITE
+    error: float  # max|jax - torch|; infinite if shapes or non-finite places differ
+    floor: float  # largest change of PyTorch's own leaf under one ulp
+    scale: float  # max|torch|; of a learning rate, the largest so far
+    bound: float  # the largest error that is in step
+
+    @property
+    def judged(self) -> bool:
+        return self.status in (Status.IN_STEP, Status.DIVERGED)
+
+    @property
+    def ratio(self) -> float:
+        """Error over bound: above 1 is a divergence."""
+        if self.error == 0.0:
+            return 0.0
+        if self.error == np.inf or self.bound == 0.0:
+            return np.inf
+        return self.error / self.bound
+
+
+@dataclass(frozen=True)
+class Row:
+    """One leaf over the whole walk."""
+
+    leaf: Leaf
+    jax: str | None  # name of its parameter or buffer on the JAX side
+    status: Status
+    judged: int  # measurements that were judged
+    measured: int  # measurements: one a step, and one before the first of what stands there
+    last_judged: int  # step of the last judged measurement; 0 if there is none
+    worst: Measurement  # where error over bound was largest, among the judged if there are any
+    first_diverged: Measurement | None
+
+    @property
+    def stage(self) -> str:
+        return STAGE[self.leaf.kind]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where the halves part: everything before it agreed."""
+
+    step: int  # 0: before the first step
+    stage: str
+    leaf: Leaf
+    jax: str | None
+    measurement: Measurement
+    others: int  # further leaves that diverged at this step

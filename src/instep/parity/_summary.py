@@ -1,0 +1,128 @@
+"""From what a walk measured to rows, the first divergence and the verdict."""
+
+from __future__ import annotations
+
+from ._environment import environment
+from ._judge import Ledger
+from ._leaf import REQUIRED, SEEN_THROUGH, STAGE, Leaf, order
+from ._records import Divergence, Row, Status, Verdict
+from ._report import Report
+
+
+def make_report(ledger: Ledger, steps: int, names: dict[str, str]) -> Report:
+    """Sum up a walk; ``names`` maps PyTorch's leaf names to the JAX side's."""
+    rows = tuple(_row(ledger, leaf, names) for leaf in sorted(ledger.measurements, key=order))
+    first = _first_divergence(rows)
+    verdict, reason = _verdict(ledger, rows, first, steps)
+    return Report(verdict, reason, steps, rows, first, tuple(_unseen(ledger)), environment())
+
+
+def _row(ledger: Ledger, leaf: Leaf, names: dict[str, str]) -> Row:
+    measured = ledger.measurements[leaf]
+    judged = [m for m in measured if m.judged]
+    diverged = [m for m in judged if m.status is Status.DIVERGED]
+    after_start = [m for m in measured if m.step > 0] or measured
+    if diverged:
+        status = Status.DIVERGED
+    elif ledger.idle(leaf):
+        status = Status.IDLE
+    elif all(m.judged for m in after_start):
+        status = Status.IN_STEP
+    elif any(m.judged for m in after_start):
+        status = Status.PARTLY
+    else:
+        status = measured[-1].status
+    return Row(
+        leaf=leaf,
+        jax=_jax_name(leaf, names),
+        status=status,
+        judged=len(judged),
+        measured=len(measured),
+        last_judged=judged[-1].step if judged else 0,
+        worst=max(judged or measured, key=lambda m: m.ratio),
+        first_diverged=diverged[0] if diverged else None,
+    )
+
+
+def _jax_name(leaf: Leaf, names: dict[str, str]) -> str | None:
+    """The JAX name of a leaf; an optimizer slot has that of its parameter."""
+    name = leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name
+    return names.get(name)
+
+
+def _first_divergence(rows: tuple[Row, ...]) -> Divergence | None:
+    """The earliest step; in it the earliest stage; in that the worst leaf."""
+    diverged = [(m.step, row, m) for row in rows if (m := row.first_diverged) is not None]
+    if not diverged:
+        return None
+    step = min(n for n, _, _ in diverged)
+    here = [(row, m) for n, row, m in diverged if n == step]
+    stage = here[0][0].stage  # rows are in the order in which a step makes its leaves
+    row, m = max(((r, m) for r, m in here if r.stage == stage), key=lambda pair: pair[1].ratio)
+    return Divergence(step, stage, row.leaf, row.jax, m, others=len(here) - 1)
+
+
+def _verdict(
+    ledger: Ledger, rows: tuple[Row, ...], first: Divergence | None, steps: int
+) -> tuple[Verdict, str]:
+    if first:
+        what = f"the {first.stage} stage is the first to diverge, at step {first.step}: "
+        return Verdict.NOT_IN_STEP, what + f"{first.leaf.kind} of {first.leaf.name}"
+
+    required: set[str] = set(REQUIRED)
+    if any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):
+        required.add("buffer")
+    for kind in (kind for kind in STAGE if kind in required):
+        green = [r for r in rows if r.leaf.kind == kind and r.status in _IN_STEP]
+        last = max((row.last_judged for row in green), default=0)
+        if last == 0:
+            return Verdict.INCONCLUSIVE, f"nothing diverged, but no {kind} could be judged"
+        if last < steps:
+            return Verdict.INCONCLUSIVE, (
+                f"in step to step {last}; from step {last + 1} on no {kind} could be judged"
+            )
+
+    hidden = [
+        leaf
+        for leaf in ledger.only_torch | ledger.only_jax
+        if leaf.kind not in SEEN_THROUGH and not _said_alone(ledger, leaf)
+    ]
+    if hidden:
+        leaf = min(hidden, key=order)
+        return Verdict.INCONCLUSIVE, (
+            f"nothing diverged, but one side does not show the {leaf.kind} of {leaf.name}"
+        )
+    return Verdict.IN_STEP, f"no leaf diverged in {steps} steps"
+
+
+def _said_alone(ledger: Ledger, leaf: Leaf) -> bool:
+    return leaf.kind == "buffer" and leaf.name in ledger.alone
+
+
+_IN_STEP = (Status.IN_STEP, Status.PARTLY)
+
+
+def _unseen(ledger: Ledger) -> list[str]:
+    """One sentence for each kind of leaf that one side does not show."""
+    sentences = []
+    for here, there, leaves in (
+        ("JAX", "PyTorch", ledger.only_torch),
+        ("PyTorch", "JAX", ledger.only_jax),
+    ):
+        for kind in STAGE:
+            found = sorted((leaf for leaf in leaves if leaf.kind == kind), key=order)
+            if not found:
+                continue
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            judged = ""
+            if all(_said_alone(ledger, leaf) for leaf in found):
+                judged = "; said to be PyTorch's alone"
+            elif kind in SEEN_THROUGH and any(not ledger.idle(leaf) for leaf in found):
+                judged = f"; judged through the {SEEN_THROUGH[kind]}"
+            elif kind in SEEN_THROUGH:
+                judged = "; it had no effect here, so nothing is known of it"
+            sentences.append(
+                f"{kind}: the {here} side does not show {found[0].name}{more}, which the "
+                f"{there} side has{judged}"
+            )
+    return sentences
