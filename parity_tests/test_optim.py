@@ -83,6 +83,8 @@ def test_low_precision_rounds_no_worse_than_torch(torch_name, name, options, pre
     """Three steps, against PyTorch's in float64 from the same bits."""
     from instep.parity._tolerance import ROUNDING_FACTOR, ROUNDING_ULPS
 
+    low = getattr(torch, precision)
+
     def torch_step(dtype):
         p = {
             n: torch.tensor(v, dtype=getattr(torch, precision)).to(dtype)
@@ -103,7 +105,7 @@ def test_low_precision_rounds_no_worse_than_torch(torch_name, name, options, pre
         updates, opt_state = update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
 
-    oracle, torch_low = torch_step(torch.float64), torch_step(getattr(torch, precision))
+    oracle, torch_low = torch_step(torch.float64), torch_step(low)
     for n, exact in oracle.items():
         ulp = float(jnp.finfo(precision).eps) * 2.0 ** np.floor(np.log2(np.abs(exact).max()))
         both = np.asarray(params[n], float), torch_low[n]

@@ -63,7 +63,8 @@ class JaxLoop:
         """Describe a training step that somebody already has.
 
         Args:
-          step: ``(state, batch) -> (state, metrics)``, jitted or not, donating or not.
+          step: ``(state, batch) -> (state, metrics)`` that JAX can trace, jitted or not,
+            donating or not.
           state: any pytree that holds the parameters, the buffers and the optimizer state, or
             a callable without arguments that makes it. The harness casts it to float64; made
             by a callable, a learning rate inside it is float64 from the start, not the

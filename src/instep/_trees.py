@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
 from ._state import PyTree
 
@@ -19,7 +19,9 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """
     named = {}
     for path, leaf in tree_flatten_with_path(tree)[0]:
-        name = keystr(path, simple=True, separator=".").removesuffix(".value")
+        if path and path[-1] == GetAttrKey("value"):
+            path = path[:-1]
+        name = keystr(path, simple=True, separator=".")
         if name in named:
             raise ValueError(f"two leaves are called {name!r}; rename one of them.")
         named[name] = leaf

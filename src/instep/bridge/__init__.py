@@ -7,6 +7,7 @@ _require("torch", "instep.bridge")
 
 from ._torch_loop import TorchLoop as TorchLoop
 from ._weights import (
+    Layout as Layout,
     Link as Link,
     batch_norm as batch_norm,
     conv as conv,

@@ -62,4 +62,4 @@ def _count_steps(optimizer, scheduler) -> None:
 
     counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
     optimizer.step = counted
-    optimizer._opt_called = scheduler._step_count > 1
+    optimizer._opt_called = getattr(scheduler, "_step_count", 2) > 1

@@ -1,8 +1,10 @@
-"""Microbatches as PyTorch yields them: tensors in tuples, named tuples, lists and dicts."""
+"""Microbatches as PyTorch yields them: tensors in tuples, lists, mappings and dataclasses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import dataclasses
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
@@ -18,8 +20,16 @@ def map_tensors(fn: Callable[[torch.Tensor], Any], tree: Any) -> Any:
         return type(tree)(*(map_tensors(fn, x) for x in tree))
     if isinstance(tree, tuple | list):
         return type(tree)(map_tensors(fn, x) for x in tree)
-    if isinstance(tree, dict):
-        return {key: map_tensors(fn, value) for key, value in tree.items()}
+    if isinstance(tree, MutableMapping):
+        mapped = copy.copy(tree)  # keeps the class, BatchEncoding for example
+        for key, value in tree.items():
+            mapped[key] = map_tensors(fn, value)
+        return mapped
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = [field.name for field in dataclasses.fields(tree)]
+        return dataclasses.replace(
+            tree, **{n: map_tensors(fn, getattr(tree, n)) for n in names}
+        )
     return tree
 
 

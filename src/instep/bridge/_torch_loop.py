@@ -47,6 +47,8 @@ class TorchLoop:
     accumulate: int = 1
 
     def __post_init__(self):
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(f"model is a {type(self.model).__name__}; give an nn.Module.")
         if self.accumulate < 1 or self.scheduler_every < 1:
             raise ValueError(
                 f"accumulate and scheduler_every count from 1; got "
@@ -66,6 +68,8 @@ class TorchLoop:
                 f"({', '.join(outside)}), so they would be neither copied nor compared. "
                 f"Register them in the model as nn.Parameter."
             )
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ValueError("ReduceLROnPlateau steps on a metric, which TorchLoop has not.")
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise ValueError(
                 "LBFGS calls the loss itself (a closure); TorchLoop describes optimizers "
@@ -116,7 +120,10 @@ def run_step(
     loop.optimizer.zero_grad(set_to_none=True)
     losses = []
     for microbatch in window:
-        loss = loop.loss_fn(loop.model, microbatch) / len(window)
+        loss = loop.loss_fn(loop.model, microbatch)
+        if not torch.is_tensor(loss) or loss.numel() != 1:
+            raise TypeError(f"loss_fn must return a scalar tensor; it returned {_kind(loss)}.")
+        loss = loss / len(window)
         loss.backward()
         losses.append(loss.detach())
     mean_loss = torch.stack(losses).sum()
@@ -134,3 +141,8 @@ def run_step(
         loop.scheduler.step()
     watch("update", None)
     return mean_loss
+
+
+def _kind(value: Any) -> str:
+    shape = f" of shape {tuple(value.shape)}" if torch.is_tensor(value) else ""
+    return f"a {type(value).__name__}{shape}"

@@ -93,9 +93,9 @@ def batch_norm(torch: str, jax: str | None = None) -> Rule:
     return *links, Link(_join(torch, counter), _join(jax, counter), SAME, optional=True)
 
 
-def tensor(torch: str, jax: str | None = None) -> Rule:
-    """One tensor of the ``state_dict`` and one leaf, in the same layout."""
-    return (Link(torch, torch if jax is None else jax, SAME),)
+def tensor(torch: str, jax: str | None = None, layout: Layout = SAME) -> Rule:
+    """One tensor of the ``state_dict`` and one leaf, in the same layout or a given one."""
+    return (Link(torch, torch if jax is None else jax, layout),)
 
 
 def torch_only(torch: str) -> Rule:

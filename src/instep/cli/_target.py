@@ -53,7 +53,7 @@ def _call(target: str, place: str, name: str) -> Any:
         )
     try:
         return getattr(module, name)()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TargetError(f"{target} raised when called: {where(error)}") from error
 
 
@@ -75,9 +75,7 @@ def _load(place: str) -> ModuleType:
         raise TargetError(
             f"no module {place!r} can be imported. Give a file as path/to/file.py:callable."
         ) from error
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except (Exception, SystemExit) as error:
         raise TargetError(f"{place} raised on import: {where(error)}") from error
 
 

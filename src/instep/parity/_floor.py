@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..bridge._tensors import map_tensors
 from ..bridge._torch_loop import TorchLoop
@@ -13,63 +14,64 @@ from ._leaf import Leaf, Observation
 from ._tolerance import NOISE
 
 
-def move_inputs(tree: Any, generator: torch.Generator) -> Any:
-    """A copy of a microbatch whose non-zero floating elements are moved by one ulp."""
-    return map_tensors(
-        lambda x: _moved(x, generator) if x.is_floating_point() else x.clone(), tree
-    )
+class OneUlp(TorchDispatchMode):
+    """Move every float64 number that an operator makes up or down by about one ulp.
 
-
-def disturb(
-    loop: TorchLoop,
-    reference: Observation,
-    generator: torch.Generator,
-    stage: str,
-    seen: Observation,
-) -> None:
-    """What happens to a moved copy in the course of one step, in place.
-
-    Args:
-      loop: the copy.
-      reference: what the undisturbed loop showed at this step.
-      generator: of this copy's draws.
-      stage: ``"start"`` or ``"gradient"``.
-      seen: at ``"gradient"``, the gradients of the copy.
+    Forward, backward, clipping and the optimizer run under it: this is arithmetic with
+    random rounding, and the spread of its results is what rounding alone explains. Views and
+    zeros are left alone, and so is every other dtype.
     """
-    with torch.no_grad():
-        if stage == "start":
-            _move_weights(loop, generator)
-        else:
-            _redraw_noise(loop, reference, generator, seen)
 
+    def __init__(self, seed: int, size: int = 1 << 20):
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+        up = torch.rand(size, generator=self._generator) < 0.5
+        ulp = torch.finfo(torch.float64).eps
+        self._factors = torch.where(up, 1.0 + ulp, 1.0 - ulp / 2).double()
 
-def _move_weights(loop: TorchLoop, generator: torch.Generator) -> None:
-    """Move every non-zero element of every parameter up or down by one ulp."""
-    for p in loop.model.parameters():
-        p.copy_(_moved(p, generator))
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        returns = func._schema.returns
+        outputs = made if isinstance(made, tuple | list) else (made,)
+        if len(returns) == len(outputs):
+            for output, declared in zip(outputs, returns, strict=True):
+                view = declared.alias_info is not None and not declared.alias_info.is_write
+                if not view:
+                    self.move(output)
+        return made
 
+    def move(self, x: Any) -> Any:
+        """Move ``x`` in place, if it is a float64 tensor of its own memory."""
+        if not torch.is_tensor(x) or x.dtype is not torch.float64 or x.numel() == 0:
+            return x
+        n = min(x.numel(), len(self._factors))
+        start = int(torch.randint(len(self._factors) - n + 1, (), generator=self._generator))
+        factors = self._factors[start : start + n].to(x.device)
+        repeats = -(-x.numel() // n)
+        return x.mul_(factors.repeat(repeats)[: x.numel()].view(x.shape))
 
-def _redraw_noise(
-    loop: TorchLoop, reference: Observation, generator: torch.Generator, seen: Observation
-) -> None:
-    """Give random signs to every ``.grad`` that one ulp has shown to be noise.
+    def moved_window(self, window: list[Any]) -> list[Any]:
+        """A copy of the microbatches of a step, with moved inputs."""
+        return map_tensors(lambda x: self.move(x.clone()), window)
 
-    The gradient of a bias before BatchNorm is zero; what stands there is the rounding of
-    one particular order of summation, and may hardly answer to one ulp although another
-    order gives another number. Its sign carries nothing, so the moved copies draw it anew,
-    and what that does to clipping, optimizer state, updates and parameters is their floor.
-    """
-    for name, p in loop.model.named_parameters():
-        if p.grad is None:
-            continue
-        there = reference[Leaf("gradient", name)]
-        change = distance(seen[Leaf("gradient", name)], there)
-        if not change <= NOISE * abs(there).max(initial=0.0):
-            up = torch.rand(p.shape, generator=generator).to(p.device) < 0.5
-            p.grad.copy_(torch.where(up, p.grad, -p.grad))
+    def redraw_noise(self, loop: TorchLoop, seen: Observation, reference: Observation) -> None:
+        """Give random signs to every ``.grad`` that one ulp has shown to be noise.
 
+        The gradient of a bias before BatchNorm is zero. What stands there is the rounding of
+        one order of summation inside one operator, and hardly answers to one ulp, although
+        another order gives another number. Its sign carries nothing, so it is drawn anew, and
+        what that does to clipping, optimizer state, updates and parameters is their floor.
 
-def _moved(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    up = torch.rand(x.shape, generator=generator).to(x.device) < 0.5
-    moved = torch.nextafter(x, torch.where(up, torch.inf, -torch.inf).to(x))
-    return torch.where(x == 0, x, moved)
+        Args:
+          loop: a moved copy, after its backward pass.
+          seen: its gradients.
+          reference: what the loop that is not moved showed at this step.
+        """
+        for name, p in loop.model.named_parameters():
+            if p.grad is None:
+                continue
+            there = reference[Leaf("gradient", name)]
+            change = distance(seen[Leaf("gradient", name)], there)
+            if not change <= NOISE * abs(there).max(initial=0.0):
+                up = torch.rand(p.shape, generator=self._generator).to(p.device) < 0.5
+                p.grad.copy_(torch.where(up, p.grad, -p.grad))

@@ -95,6 +95,10 @@ def opaque(loop: OpaqueLoop, batch: PyTree) -> JaxWalk:
         return state, jax.tree.map(np.array, loop.view(state, metrics))
 
     view = jax.tree.map(np.array, loop.view(state, metrics))
+    if not isinstance(view, View):
+        raise TypeError(
+            f"view returned a {type(view).__name__}; return instep.View(loss, ...)."
+        )
     return JaxWalk(state, view, advance)
 
 

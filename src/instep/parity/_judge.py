@@ -42,7 +42,7 @@ class Ledger:
                 self._excited.add(leaf)
             if leaf in jax:
                 floor = max((distance(m[leaf], value) for m in moved), default=0.0)
-                largest = self._largest_rate(leaf, value)
+                largest = self._largest_so_far(leaf, value)
                 measurement = measure(step, value, jax[leaf], floor, largest)
                 self.measurements.setdefault(leaf, []).append(measurement)
 
@@ -60,9 +60,9 @@ class Ledger:
             return bool(np.any(value != self._first.setdefault(leaf, value)))
         return bool(np.any(value != 0))
 
-    def _largest_rate(self, leaf: Leaf, value: np.ndarray) -> float:
-        """The largest learning rate so far; 0 for other leaves, which stand for themselves."""
-        if leaf.kind != "lr":
+    def _largest_so_far(self, leaf: Leaf, value: np.ndarray) -> float:
+        """Of a loss or a learning rate; 0 for other leaves, which stand for themselves."""
+        if leaf.kind not in ("loss", "lr") or not np.isfinite(value):
             return 0.0
         self._largest[leaf] = max(self._largest.get(leaf, 0.0), abs(float(value)))
         return self._largest[leaf]

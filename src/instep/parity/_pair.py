@@ -8,7 +8,7 @@ from typing import Any
 
 from .._loop import JaxLoop, OpaqueLoop
 from ..bridge._torch_loop import TorchLoop
-from ..bridge._weights import Rule
+from ..bridge._weights import Link, Rule
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,16 @@ class Pair:
             raise TypeError(
                 f"Pair.jax is a {type(self.jax).__name__}; give an instep.JaxLoop or "
                 f"JaxLoop.opaque(step, state, view)."
+            )
+        wrong = [
+            rule
+            for rule in (self.weights if isinstance(self.weights, list | tuple) else [None])
+            if not (isinstance(rule, tuple) and all(isinstance(x, Link) for x in rule))
+        ]
+        if wrong:
+            raise TypeError(
+                "Pair.weights is a list of rules, one per layer: [bridge.linear('fc1'), "
+                f"bridge.conv('conv1'), ...]; got {wrong[0] if wrong[0] else self.weights!r}."
             )
         if isinstance(self.jax, JaxLoop) and self.jax.accumulate != self.torch.accumulate:
             raise ValueError(

@@ -37,7 +37,7 @@ class Measurement:
     status: Status  # IN_STEP, DIVERGED, NOISE or NOT_FINITE
     error: float  # max|jax - torch|; infinite if shapes or non-finite places differ
     floor: float  # largest change of PyTorch's own leaf under one ulp
-    scale: float  # max|torch|; of a learning rate, the largest so far
+    scale: float  # max|torch|; of a loss or a learning rate, the largest so far
     bound: float  # the largest error that is in step
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,10 +17,10 @@ from ..bridge._torch_loop import TorchLoop, windows
 from ..bridge._transfer import link, model_arrays, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _jax_side, _torch_side
-from ._floor import disturb, move_inputs
+from ._floor import OneUlp
 from ._jax_side import JaxWalk
 from ._judge import Ledger
-from ._leaf import Observation
+from ._leaf import Leaf, Observation
 from ._pair import Pair
 from ._report import Report
 from ._summary import make_report
@@ -66,8 +65,7 @@ def _walk(
     with _blame("the batches of the PyTorch half", 1):
         first = to_dtype(next(stream), torch.float64)
     walk = _start_jax(pair, reference, first)
-    moved = [copy_loop(reference) for _ in range(DRAWS)]
-    generators = [torch.Generator().manual_seed(draw) for draw in range(DRAWS)]
+    copies = [(copy_loop(reference), OneUlp(seed)) for seed in range(DRAWS)]
 
     linked = {link.torch for link in walk.links}
     alone = frozenset(model_arrays(reference).keys() - linked)
@@ -79,34 +77,34 @@ def _walk(
         with _blame("Pair.batch", n):
             batch = batch_of(window, pair.batch)  # before PyTorch may write into its inputs
         with _blame("the PyTorch half", n):
-            seen, seen_moved = _torch_step(reference, moved, generators, window, n)
+            seen, seen_moved = _torch_step(reference, copies, window, n)
         with _blame("the JAX half", n):
             seen_jax = walk.advance(batch)
         ledger.judge(n, seen, seen_moved, seen_jax)
         on_step(n)
+        if not ledger.measurements[Leaf("loss", "loss")][-1].judged:
+            break  # rounding decides the loss, or it is not finite: nothing after it means anything
     return ledger, {link.torch: link.jax for link in walk.links}
 
 
 def _torch_step(
     reference: TorchLoop,
-    moved: list[TorchLoop],
-    generators: list[torch.Generator],
+    copies: list[tuple[TorchLoop, OneUlp]],
     window: list[Any],
     n: int,
 ) -> tuple[Observation, list[Observation]]:
-    """Step ``n`` of the reference, and of the copies that are moved by one ulp.
+    """Step ``n`` of the reference, and of the copies that random rounding moves.
 
     All draw the same random numbers, as dropout would, and each has inputs of its own.
     """
     rng = torch.get_rng_state()
-    inputs = [move_inputs(window, generator) for generator in generators]
+    windows = [one_ulp.moved_window(window) for _, one_ulp in copies]
     seen = _torch_side.step(reference, window, n)
     rng_after = torch.get_rng_state()
     seen_moved = []
-    for loop, generator, moved_window in zip(moved, generators, inputs, strict=True):
+    for (loop, one_ulp), moved_window in zip(copies, windows, strict=True):
         torch.set_rng_state(rng)
-        disturbed = partial(disturb, loop, seen, generator)
-        seen_moved.append(_torch_side.step(loop, moved_window, n, disturbed))
+        seen_moved.append(_torch_side.step(loop, moved_window, n, one_ulp, seen))
     torch.set_rng_state(rng_after)
     return seen, seen_moved
 
@@ -178,9 +176,9 @@ def _remedy(error: Exception) -> str:
             " Labels are class indices from 0 to the number of classes - 1, or "
             "ignore_index; look at the batch of this step."
         )
-    if isinstance(error, RuntimeError) and "dtype" in text and "Float" in text:
+    if isinstance(error, RuntimeError) and "Float" in text and "Double" in text:
         return (
-            " The walk is in float64: loss_fn must use the model it is given, and make "
-            "tensors in the dtype of its inputs."
+            " The walk is in float64: loss_fn must use the model it is given, make tensors in "
+            "the dtype of its inputs, and keep weights of a criterion inside the model."
         )
     return ""

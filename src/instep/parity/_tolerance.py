@@ -5,9 +5,9 @@ A leaf (one array of one step) of the JAX side agrees with PyTorch's in float64 
     max|jax - torch|  <=  max(RELATIVE * max|torch|, FLOOR_FACTOR * floor)
 
 where the floor is measured, not chosen: DRAWS copies of the PyTorch loop run beside it, each
-with its weights and inputs moved by one unit in the last place at every step, and the floor
-is the largest change of that same leaf. The copies run as freely as the JAX side does, so the
-floor grows with the steps as rounding does.
+with its weights, its inputs and the result of every operator moved by one unit in the last
+place at every step, and the floor is the largest change of that same leaf. The copies run as
+freely as the JAX side does, so the floor grows with the steps as rounding does.
 
 A leaf whose floor exceeds NOISE of its maximum is decided by rounding (the gradient of a bias
 before BatchNorm is mathematically zero); it is listed as noise and not judged. The moved
@@ -15,7 +15,8 @@ copies give such a gradient random signs, so that the floors of what the optimiz
 (momentum, update, parameter) are measured too.
 
 A learning rate is judged against the largest one so far: where a cosine nears zero, PyTorch's
-own 1 + cos(x) cancels, and what is left is as inexact as the largest rate.
+own 1 + cos(x) cancels, and what is left is as inexact as the largest rate. So is the loss: a
+small cross entropy is the difference of two large logits.
 """
 
 RELATIVE = 1e-12

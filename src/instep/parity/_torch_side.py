@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .._errors import ParityError
 from ..bridge._torch_loop import TorchLoop, run_step
 from ..bridge._transfer import tensor_array
+from ._floor import OneUlp
 from ._leaf import Leaf, Observation
 
 
@@ -23,32 +24,42 @@ def step(
     loop: TorchLoop,
     window: list[Any],
     n: int,
-    disturb: Callable[[str, Observation], None] = lambda stage, seen: None,
+    one_ulp: OneUlp | None = None,
+    reference: Observation | None = None,
 ) -> Observation:
     """Take step ``n`` of ``loop``, in place, and return every leaf that it made.
 
-    ``disturb(stage, seen)`` may change what it finds: at ``"start"``, when the parameters
-    before the step have been noted, and at ``"gradient"``, with the gradients.
+    With ``one_ulp``, the weights are moved first and everything that is computed after, and
+    gradients that differ from those of ``reference`` by more than noise are drawn anew.
     """
     seen: Observation = {}
     clips = loop.clip_grad_norm is not None or loop.clip_grad_value is not None
     before = _parameters(loop)
-    disturb("start", seen)
 
     def watch(stage: str, value: Any) -> None:
-        if stage == "gradient":
-            seen[Leaf("loss", "loss")] = _array(value)
-            gradients = _gradients(loop, "gradient")
-            seen.update(gradients)
-            disturb("gradient", gradients)
-        elif stage == "clip" and clips:
-            seen.update(_gradients(loop, "clipped gradient"))
-            if value is not None:
-                seen[Leaf("gradient norm", "total")] = _array(value)
+        with _disable_current_modes():  # looking is not moved
+            if stage == "gradient":
+                seen[Leaf("loss", "loss")] = _array(value)
+                seen.update(_gradients(loop, "gradient"))
+                if one_ulp is not None and reference is not None:
+                    one_ulp.redraw_noise(loop, seen, reference)
+            elif stage == "clip" and clips:
+                seen.update(_gradients(loop, "clipped gradient"))
+                if value is not None:
+                    seen[Leaf("gradient norm", "total")] = _array(value)
 
-    run_step(loop, window, n, watch)
+    if one_ulp is None:
+        run_step(loop, window, n, watch)
+    else:
+        with torch.no_grad():
+            for p in loop.model.parameters():
+                one_ulp.move(p)
+        with one_ulp:
+            run_step(loop, window, n, watch)
     after = _standing(loop)
-    updates = {Leaf("update", n): after[Leaf("parameter", n)] - p for n, p in before.items()}
+    updates = {
+        Leaf("update", name): after[Leaf("parameter", name)] - p for name, p in before.items()
+    }
     return seen | after | updates
 
 
