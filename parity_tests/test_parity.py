@@ -113,6 +113,7 @@ def test_a_loop_in_flight_starts_from_where_it_is():
     report = parity.run(pair, steps=3)
     first = report.first_divergence
     assert (first.step, first.stage, first.leaf.kind) == (0, "optimizer", "state")
+    assert "compare from a fresh optimizer" in report.hint
 
 
 def test_a_cosine_schedule_to_its_end_and_past_it():
@@ -281,6 +282,64 @@ def test_the_generator_of_a_data_loader_is_left_as_it_was():
     assert [r.worst for r in first.rows] == [r.worst for r in second.rows]
 
 
+def test_balanced_classes_from_zero_weights_are_no_false_alarm():
+    """The bias gradient is zero but for rounding, and no ulp of a zero weight shows it."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    batch = torch.randn(60, 4), torch.arange(60) % 3
+    loop = instep.TorchLoop(
+        model,
+        lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]),
+        torch.optim.SGD(model.parameters(), lr=0.5),
+        [batch],
+    )
+
+    def loss_fn(params, batch):
+        x, y = batch
+        return optax.softmax_cross_entropy_with_integer_labels(
+            x @ params["kernel"] + params["bias"], y
+        ).mean()
+
+    params = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
+    half = instep.JaxLoop(loss_fn, optax.sgd(0.5), params)
+    report = parity.run(instep.Pair(loop, half, [bridge.linear("")]), steps=5)
+    assert report.in_step, report
+
+
+def test_a_frozen_layer_may_be_a_buffer_of_the_jax_half():
+    pair = linear_pair()
+    pair.torch.model.bias.requires_grad_(False)
+
+    def loss_fn(params, buffers, x, rng):
+        return ((x @ params["kernel"] + buffers["bias"]) ** 2).mean()
+
+    half = replace(
+        pair.jax,
+        loss_fn=loss_fn,
+        params={"kernel": jnp.zeros((3, 2))},
+        buffers={"bias": jnp.zeros(2)},
+    )
+    report = parity.run(replace(pair, jax=half), steps=3)
+    assert report.in_step, report
+    assert {r.leaf for r in report.not_judged()} == {
+        parity.Leaf(kind, "bias") for kind in ("gradient", "update", "parameter")
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: _with_dropout(linear_pair()), "dropout is active (1)"),
+        (lambda: linear_pair(lambda p, x: _in_float32(p, x)), "float32's: look for a cast"),
+    ],
+)
+def test_hints(make, hint):
+    report = parity.run(make(), steps=1)
+    assert hint in report.hint and hint in str(report)
+
+
 def test_clipping_at_zero_is_clipping():
     pair = linear_pair(clip_grad_norm=0.0)
     pair = replace(pair, torch=replace(pair.torch, clip_grad_norm=0.0))
@@ -356,6 +415,22 @@ def test_json(tmp_path):
     [
         (lambda: parity.run(nn.Linear(1, 1)), TypeError, r"takes an instep.Pair.*got Linear"),
         (lambda: parity.run(linear_pair(), steps=0), ValueError, r"steps=0"),
+        (
+            lambda: replace(linear_pair(), weights=bridge.linear("")),
+            TypeError,
+            r"Pair.weights is a list of rules.*got \(?Link",
+        ),
+        (lambda: replace(linear_pair(), weights="auto"), TypeError, r"got 'auto'"),
+        (
+            lambda: replace(linear_pair().torch, model=[nn.Linear(3, 2)]),
+            TypeError,
+            r"model is a list; give an nn.Module",
+        ),
+        (
+            lambda: parity.run(linear_pair(torch_loss=lambda m, x: (m(x).mean(), 1.0))),
+            parity.ParityError,
+            r"loss_fn must return a scalar tensor; it returned a tuple",
+        ),
         (lambda: linear_pair(accumulate=2), ValueError, r"PyTorch 1, JAX 2"),
         (
             lambda: instep.Pair(nn.Linear(1, 1), linear_pair().jax, []),
@@ -442,3 +517,15 @@ def _elsewhere(x):
 def _hooked(pair):
     pair.torch.model.weight.register_hook(lambda grad: grad * 0.5)
     parity.run(pair, steps=1)
+
+
+def _with_dropout(pair):
+    model = nn.Sequential(pair.torch.model, nn.Dropout(0.5))
+    return replace(
+        pair, torch=replace(pair.torch, model=model), weights=[bridge.linear("0", "")]
+    )
+
+
+def _in_float32(params, x):
+    y = (x @ params["kernel"] + params["bias"]).astype(jnp.float32)
+    return (y**2).mean()

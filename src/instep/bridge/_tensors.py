@@ -26,10 +26,8 @@ def map_tensors(fn: Callable[[torch.Tensor], Any], tree: Any) -> Any:
             mapped[key] = map_tensors(fn, value)
         return mapped
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        names = [field.name for field in dataclasses.fields(tree)]
-        return dataclasses.replace(
-            tree, **{n: map_tensors(fn, getattr(tree, n)) for n in names}
-        )
+        fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+        return dataclasses.replace(tree, **{n: map_tensors(fn, v) for n, v in fields.items()})
     return tree
 
 

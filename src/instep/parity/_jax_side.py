@@ -25,6 +25,7 @@ class JaxWalk:
     view: View  # what stands before the first step
     step: Callable[[PyTree, PyTree], tuple[PyTree, View]]
     links: Links = ()
+    parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
 
     def start(self) -> Observation:
         """What stands before the first step."""
@@ -32,23 +33,29 @@ class JaxWalk:
 
     def advance(self, batch: PyTree) -> Observation:
         """Take one step and return every leaf that can be seen."""
-        before = weights_to_torch(self.links, self.view.params)
+        before = self._held(self.view)
         self.state, self.view = self.step(self.state, batch)
         view = jax.device_get(self.view)
         seen = {Leaf("loss", "loss"): np.asarray(view.loss)}
-        seen |= self._weights("gradient", view.grads)
-        seen |= self._weights("clipped gradient", view.clipped_grads)
         if view.grad_norm is not None:
             seen[Leaf("gradient norm", "total")] = np.asarray(view.grad_norm)
-        after = self._standing(view)
+        for kind, tree in (("gradient", view.grads), ("clipped gradient", view.clipped_grads)):
+            if tree is not None:
+                # A parameter that PyTorch has frozen may be a buffer here: no gradient is zero.
+                zeros = weights_to_torch(self.links, jax.tree.map(np.zeros_like, view.buffers))
+                arrays = {n: z for n, z in zeros.items() if n in self.parameters}
+                arrays |= weights_to_torch(self.links, tree)
+                seen |= {Leaf(kind, name): array for name, array in arrays.items()}
+        held = self._held(view)
         seen |= {
-            Leaf("update", name): after[Leaf("parameter", name)] - p
-            for name, p in before.items()
+            Leaf("update", leaf.name): value - before[leaf]
+            for leaf, value in held.items()
+            if leaf.kind == "parameter"
         }
-        return seen | after
+        return seen | self._standing(view)
 
     def _standing(self, view: View) -> Observation:
-        seen = self._weights("parameter", view.params) | self._weights("buffer", view.buffers)
+        seen = self._held(view)
         by_name = {link.jax: link for link in self.links}
         for (name, slot), value in slots(view.opt_state).items():
             link, array = by_name[name], np.asarray(value)
@@ -59,12 +66,17 @@ class JaxWalk:
             seen[Leaf("lr", "group 0")] = np.asarray(rate)
         return seen
 
-    def _weights(self, kind: str, tree: PyTree) -> Observation:
-        arrays = weights_to_torch(self.links, tree)
-        return {Leaf(kind, name): array for name, array in arrays.items()}
+    def _held(self, view: View) -> Observation:
+        """Parameters and buffers, each under the kind that PyTorch gives it."""
+        arrays = weights_to_torch(self.links, view.params)
+        arrays |= weights_to_torch(self.links, view.buffers)
+        return {
+            Leaf("parameter" if name in self.parameters else "buffer", name): array
+            for name, array in arrays.items()
+        }
 
 
-def native(loop: JaxLoop, links: Links) -> JaxWalk:
+def native(loop: JaxLoop) -> JaxWalk:
     """Walk a ``JaxLoop``."""
     step = observed_step(loop)
 
@@ -75,7 +87,7 @@ def native(loop: JaxLoop, links: Links) -> JaxWalk:
 
     state = initial_state(loop)
     view = View(np.nan, state.params, state.buffers, state.opt_state)
-    return JaxWalk(state, view, advance, links)
+    return JaxWalk(state, view, advance)
 
 
 def opaque(loop: OpaqueLoop, batch: PyTree) -> JaxWalk:

@@ -26,6 +26,7 @@ class Report:
     first_divergence: Divergence | None
     unseen: tuple[str, ...]  # what one side does not show, one sentence for each kind
     environment: dict[str, str]
+    hint: str | None = None  # where to look first, one sentence
 
     @property
     def in_step(self) -> bool:
@@ -72,6 +73,7 @@ class Report:
                 for row in self.rows
             ],
             "unseen": list(self.unseen),
+            "hint": self.hint,
             "tolerance": {
                 "relative": RELATIVE,
                 "floor_factor": FLOOR_FACTOR,

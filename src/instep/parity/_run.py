@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from ..bridge._transfer import link, model_arrays, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _jax_side, _torch_side
 from ._floor import OneUlp
+from ._hint import hint
 from ._jax_side import JaxWalk
 from ._judge import Ledger
 from ._leaf import Leaf, Observation
@@ -53,7 +55,8 @@ def run(pair: Pair, steps: int = 20, on_step: Callable[[int], None] = lambda n: 
         raise ValueError(f"steps must be at least 1; got {steps=}.")
     with _double_precision(), _random_state_kept(pair.torch):
         ledger, names = _walk(pair, steps, on_step)
-    return make_report(ledger, steps, names)
+    report = make_report(ledger, steps, names)
+    return replace(report, hint=hint(report, pair.torch))
 
 
 def _walk(
@@ -83,7 +86,7 @@ def _walk(
         ledger.judge(n, seen, seen_moved, seen_jax)
         on_step(n)
         if not ledger.measurements[Leaf("loss", "loss")][-1].judged:
-            break  # rounding decides the loss, or it is not finite: nothing after it means anything
+            break  # rounding decides the loss, or it is not finite: so it goes on
     return ledger, {link.torch: link.jax for link in walk.links}
 
 
@@ -118,15 +121,18 @@ def _start_jax(pair: Pair, reference: TorchLoop, window: list[Any]) -> JaxWalk:
             walk = _jax_side.opaque(pair.jax, batch)
         view = walk.view
         with _blame("Pair.weights"):
-            walk.links = link(pair.weights, reference, view.params, view.buffers)
+            links = link(pair.weights, reference, view.params, view.buffers)
             for tree in (view.params, view.buffers):
-                write_model(reference, weights_to_torch(walk.links, tree))
-        return walk
-    with _blame("Pair.weights"):
-        links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
-        half = start_from(reference, links, pair.jax)
-    with _blame("the JAX half", 1):
-        return _jax_side.native(half, links)
+                write_model(reference, weights_to_torch(links, tree))
+    else:
+        with _blame("Pair.weights"):
+            links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
+            half = start_from(reference, links, pair.jax)
+        with _blame("the JAX half", 1):
+            walk = _jax_side.native(half)
+    walk.links = links
+    walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
+    return walk
 
 
 @contextmanager

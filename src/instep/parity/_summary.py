@@ -66,8 +66,9 @@ def _verdict(
     ledger: Ledger, rows: tuple[Row, ...], first: Divergence | None, steps: int
 ) -> tuple[Verdict, str]:
     if first:
-        what = f"the {first.stage} stage is the first to diverge, at step {first.step}: "
-        return Verdict.NOT_IN_STEP, what + f"{first.leaf.kind} of {first.leaf.name}"
+        what = f"the {first.stage} stage is the first to diverge, at step {first.step}"
+        leaf = "" if first.stage == "loss" else f": {first.leaf.kind} of {first.leaf.name}"
+        return Verdict.NOT_IN_STEP, what + leaf
 
     required: set[str] = set(REQUIRED)
     if any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):

@@ -131,6 +131,8 @@ def _verdict(report: Report, title: str) -> Text:
             f"bound (floor {relative(m.floor, m)})"
         )
         text.append(f"\n  also       {first.others} further leaves at this step")
+    if report.hint:
+        text.append(f"\n  hint       {report.hint}")
     return text
 
 
