@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .._compat import require
@@ -10,6 +11,8 @@ from .._errors import MissingExtraError
 
 def main() -> None:
     """The console script: exit 0 in step, 1 not in step, 2 the request was wrong."""
+    # PyTorch and XLA share the cores: a thread that spins while it waits stops the others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         require("typer", "the command line")
         require("rich", "the command line")
