@@ -27,7 +27,8 @@ class OneUlp(TorchDispatchMode):
         self._generator = torch.Generator().manual_seed(seed)
         up = torch.rand(size, generator=self._generator) < 0.5
         ulp = torch.finfo(torch.float64).eps
-        self._factors = torch.where(up, 1.0 + ulp, 1.0 - ulp / 2).double()
+        factors = torch.tensor([1.0 - ulp / 2, 1.0 + ulp], dtype=torch.float64)
+        self._factors = factors[up.long()]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))

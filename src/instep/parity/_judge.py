@@ -53,7 +53,7 @@ class Ledger:
     def _is_excited(self, leaf: Leaf, torch: Observation) -> bool:
         value = torch[leaf]
         if leaf.kind == "clipped gradient":
-            return bool(np.any(value != torch[Leaf("gradient", leaf.name)]))
+            return bool(np.any(value != torch.get(Leaf("gradient", leaf.name))))
         if leaf.kind in ("parameter", "buffer", "state", "lr"):
             if leaf.kind == "lr" and not self.scheduled:
                 return True

@@ -1,0 +1,369 @@
+"""The judge on made-up walks: each thing it must not overlook, by itself."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from instep.parity import Leaf, Status, Verdict, _tolerance
+from instep.parity._floor import OneUlp
+from instep.parity._judge import Ledger, measure
+from instep.parity._leaf import REQUIRED
+from instep.parity._records import Measurement
+from instep.parity._summary import make_report
+
+
+LOSS, NORM, RATE = Leaf("loss", "loss"), Leaf("gradient norm", "total"), Leaf("lr", "group 0")
+OF_W = {
+    kind: Leaf(kind, "w") for kind in ("gradient", "clipped gradient", "update", "parameter")
+}
+STATE, COUNT = Leaf("state", "w.exp_avg"), Leaf("state", "w.step")
+BUFFER, CONSTANT = Leaf("buffer", "mean"), Leaf("buffer", "mask")
+STANDING = (OF_W["parameter"], BUFFER, CONSTANT, RATE)
+
+
+def observed(step):
+    """What a healthy loop shows at ``step``: everything moves but the mask."""
+    x = np.linspace(1.0, 2.0, 1000) / (1 + step)
+    made = {
+        LOSS: np.array(1.0 / (1 + step)),
+        NORM: np.array(3.0 + step),
+        OF_W["gradient"]: x,
+        OF_W["clipped gradient"]: x / 2,
+        OF_W["update"]: -0.1 * x,
+        STATE: 0.9 * x,
+        COUNT: np.array(float(step)),
+    }
+    standing = {OF_W["parameter"]: x + 1, BUFFER: x[:3], CONSTANT: np.ones(3), RATE: 0.1 * x[0]}
+    standing[RATE] = np.array(standing[RATE])
+    return standing if step == 0 else made | standing
+
+
+def walk(change=lambda step, seen: seen, steps=4, moved=(), scheduled=True, of_torch=None):
+    """A report on JAX's ``change(step, what PyTorch shows)``."""
+    ledger = Ledger(scheduled=scheduled)
+    of_torch = of_torch or (lambda step, seen: seen)
+    for step in range(steps + 1):
+        there = of_torch(step, observed(step))
+        draws = [draw(there) for draw in moved] if step else []
+        ledger.judge(step, there, draws, change(step, dict(there)))
+    return make_report(ledger, steps, {"w": "kernel", "mean": "stats.mean"})
+
+
+def scaled(leaf, factor, at=None):
+    return lambda step, seen: (
+        seen | {leaf: seen[leaf] * factor} if leaf in seen and at in (None, step) else seen
+    )
+
+
+def row_of(report, leaf):
+    return next(row for row in report.rows if row.leaf == leaf)
+
+
+def test_healthy():
+    report = walk()
+    assert report.in_step and report.unseen == () and report.first_divergence is None
+    assert {r.leaf: r.status for r in report.not_judged()} == {CONSTANT: Status.IDLE}
+    assert {row.leaf for row in report.rows} == set(observed(1))
+    for row in report.rows:
+        assert row.judged == row.measured == (5 if row.leaf in STANDING else 4)
+        assert row.last_judged == 4
+    assert "10 of 11 leaves judged in step" in " ".join(str(report).split())
+
+
+EVERY = [LOSS, NORM, *OF_W.values(), STATE, COUNT, BUFFER, CONSTANT, RATE]
+STAGES = [
+    "loss",
+    "clip",
+    "gradient",
+    "clip",
+    *["optimizer"] * 4,
+    "buffers",
+    "buffers",
+    "schedule",
+]
+
+
+@pytest.mark.parametrize(("leaf", "stage"), list(zip(EVERY, STAGES, strict=True)))
+def test_every_kind_is_compared_at_every_step(leaf, stage):
+    """One step of four is off in one leaf: not in step, at that step and stage."""
+    report = walk(scaled(leaf, 1 + 1e-10, at=2))
+    first = report.first_divergence
+    assert report.verdict is Verdict.NOT_IN_STEP and not report.in_step
+    assert (first.step, first.stage, first.leaf, first.others) == (2, stage, leaf, 0)
+    assert row_of(report, leaf).status is Status.DIVERGED
+    assert "NOT IN STEP" in str(report)
+
+
+def test_the_earliest_stage_of_the_earliest_step_and_in_it_the_worst_leaf():
+    def change(step, seen):
+        if step >= 2:
+            for leaf, error in ((BUFFER, 1e-2), (OF_W["update"], 1e-10), (STATE, 1e-6)):
+                seen = scaled(leaf, 1 + error)(step, seen)
+        return scaled(LOSS, 2.0, at=3)(step, seen)
+
+    report = walk(change)
+    first = report.first_divergence
+    assert (first.step, first.stage, first.leaf, first.others) == (2, "optimizer", STATE, 2)
+    assert first.jax == "kernel" and first.measurement.step == 2
+
+
+def test_one_wrong_element_of_a_thousand():
+    def change(step, seen):
+        if step == 1:
+            wrong = seen[OF_W["gradient"]].copy()
+            wrong[0] += 2e-12 * wrong.max()
+            seen[OF_W["gradient"]] = wrong
+        return seen
+
+    assert walk(change).first_divergence.leaf == OF_W["gradient"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(2.3e-11, "in step"), (2.5e-11, "diverged")])
+def test_the_bound_is_eight_times_the_largest_draw(error, status):
+    def draw(by):
+        return lambda seen: {leaf: value + by for leaf, value in seen.items()}
+
+    def change(step, seen):
+        return seen | {NORM: seen[NORM] + error} if step else seen
+
+    # |norm| is at most 7, so that 1e-12 of it is below every one of these.
+    report = walk(change, moved=[draw(1e-12), draw(-3e-12), draw(2e-12)])
+    row = row_of(report, NORM)
+    assert row.status == status
+    assert row.worst.floor == pytest.approx(3e-12, rel=1e-3)
+    assert row.worst.ratio == pytest.approx(error / 2.4e-11, rel=1e-3)
+
+
+def test_only_the_loss_and_the_rate_are_judged_against_their_largest():
+    """At step 4 everything is a fifth; 1e-12 of the first value is five times too much."""
+    for leaf in EVERY:
+        scale = np.max(np.abs(observed(1)[leaf]))
+
+        def change(step, seen, leaf=leaf, scale=scale):
+            return seen | {leaf: seen[leaf] + 0.9e-12 * scale} if step == 4 else seen
+
+        shrinks = np.max(np.abs(observed(4)[leaf])) < 0.9 * scale
+        assert walk(change).in_step == (leaf in (LOSS, RATE) or not shrinks), leaf
+
+
+@pytest.mark.parametrize("kind", REQUIRED)
+def test_a_verdict_needs_each_of_these_kinds(kind):
+    def without(step, seen):
+        return {leaf: value for leaf, value in seen.items() if leaf.kind != kind}
+
+    report = walk(without, of_torch=without)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert f"no {kind} could be judged" in report.reason
+
+
+@pytest.mark.parametrize("leaf", EVERY)
+@pytest.mark.parametrize("side", ["jax", "torch"])
+def test_what_one_side_hides_is_said(leaf, side):
+    def without(step, seen):
+        return {k: v for k, v in seen.items() if k != leaf}
+
+    report = (
+        walk(without) if side == "jax" else walk(lambda s, _: observed(s), of_torch=without)
+    )
+    (sentence,) = report.unseen
+    there, here = ("JAX", "PyTorch") if side == "jax" else ("PyTorch", "JAX")
+    assert sentence.startswith(f"{leaf.kind}: the {there} side does not show {leaf.name}")
+    assert f"which the {here} side has" in sentence
+    through_update = leaf.kind in ("gradient norm", "clipped gradient", "state", "lr")
+    assert report.in_step == through_update, report.reason
+    assert report.to_dict()["unseen"] == [sentence]
+
+
+def test_noise_at_some_steps_is_partly_judged_and_at_all_steps_is_noise():
+    def draw(steps):
+        def moved(seen):
+            noisy = float(seen[COUNT]) in steps
+            return seen | {STATE: seen[STATE] * 2} if noisy else seen
+
+        return moved
+
+    report = walk(scaled(STATE, 1.5, at=2), moved=[draw({2, 3})])
+    row = row_of(report, STATE)
+    assert (row.status, row.judged, row.last_judged) == (Status.PARTLY, 2, 4)
+    assert row.worst.judged and row in report.not_judged() and report.in_step
+    report = walk(scaled(STATE, 1.5), moved=[draw({1, 2, 3, 4})])
+    assert row_of(report, STATE).status is Status.NOISE
+
+
+def test_noise_of_a_required_kind_at_the_end_is_inconclusive():
+    def moved(seen):
+        return seen | {LOSS: seen[LOSS] * 2} if seen[COUNT] >= 3 else seen
+
+    report = walk(moved=[moved])
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.reason == "in step to step 2; from step 3 on no loss could be judged"
+
+
+def test_a_parameter_that_only_agreed_before_the_first_step_is_not_green():
+    def moved(seen):
+        return seen | {OF_W["parameter"]: seen[OF_W["parameter"]] * 2}
+
+    report = walk(scaled(OF_W["parameter"], 1.1, at=3), moved=[moved])
+    row = row_of(report, OF_W["parameter"])
+    assert (row.status, row.judged, row.measured) == (Status.NOISE, 1, 5)
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_what_is_idle_in_pytorch_and_moves_in_jax_diverges():
+    def change(step, seen):
+        return seen | {CONSTANT: seen[CONSTANT] * (1 + step)}
+
+    assert row_of(walk(change), CONSTANT).status is Status.DIVERGED
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_a_constant_rate_is_idle_only_under_a_scheduler(scheduled):
+    def constant(step, seen):
+        return seen | {RATE: np.array(0.1)}
+
+    report = walk(scheduled=scheduled, of_torch=constant)
+    assert row_of(report, RATE).status is (Status.IDLE if scheduled else Status.IN_STEP)
+
+
+def test_a_clip_that_never_fires_is_idle():
+    def unclipped(step, seen):
+        return seen | {OF_W["clipped gradient"]: seen[OF_W["gradient"]]} if step else seen
+
+    assert row_of(walk(of_torch=unclipped), OF_W["clipped gradient"]).status is Status.IDLE
+
+
+NAN, INF = np.array([np.nan, 1.0]), np.array([np.inf, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "status"),
+    [
+        (NAN, NAN, Status.NOT_FINITE),
+        (INF, INF, Status.NOT_FINITE),
+        (INF, -INF, Status.DIVERGED),
+        (NAN, INF, Status.DIVERGED),
+        (NAN, np.ones(2), Status.DIVERGED),
+        (np.ones(2), NAN, Status.DIVERGED),
+        (np.ones(2), INF, Status.DIVERGED),
+        (NAN, np.array([np.nan, 1.1]), Status.NOT_FINITE),
+        (np.ones(2), np.ones((2, 1)), Status.DIVERGED),
+        (np.ones(2), np.ones(3), Status.DIVERGED),
+        (np.ones(1), np.array(1.0), Status.DIVERGED),
+        (np.ones(2), np.float32(1) + np.float32([0, 1e-10]), Status.IN_STEP),
+    ],
+)
+def test_places_of_infinities_and_shapes(there, here, status):
+    m = measure(1, there, here, floor=0.0)
+    assert m.status is status
+    assert measure(1, there, here, floor=np.inf).status in (status, Status.NOISE)
+    if m.error == np.inf:
+        assert m.ratio == np.inf and measure(1, there, here, np.inf).status is status
+
+
+def test_ratio():
+    m = Measurement(1, Status.DIVERGED, error=2.0, floor=0.0, scale=0.0, bound=0.0)
+    assert m.ratio == np.inf and replace(m, error=0.0).ratio == 0.0
+    assert replace(m, bound=4.0).ratio == 0.5
+    assert replace(m, error=np.inf, bound=np.inf).ratio == np.inf
+
+
+def test_json_says_what_the_rows_say(tmp_path):
+    def change(step, seen):
+        seen = seen | {STATE: np.full(7, np.nan)} if step else seen
+        return scaled(BUFFER, 1.5, at=3)(step, seen)
+
+    report = walk(change)
+    report.to_json(tmp_path / "r.json")
+    data = json.loads((tmp_path / "r.json").read_text())
+    assert (data["verdict"], data["in_step"], data["steps"]) == ("not in step", False, 4)
+    assert data["first_divergence"]["name"] == STATE.name
+    assert data["first_divergence"]["error"] is None  # infinite: JSON has no number for it
+    by_leaf = {Leaf(x["kind"], x["name"]): x for x in data["leaves"]}
+    assert by_leaf.keys() == {row.leaf for row in report.rows}
+    for row in report.rows:
+        entry = by_leaf[row.leaf]
+        assert (entry["status"], entry["stage"], entry["jax"]) == (
+            row.status,
+            row.stage,
+            row.jax,
+        )
+        assert (entry["judged"], entry["measured"]) == (row.judged, row.measured)
+        assert entry["worst"]["step"] == row.worst.step
+        diverged = row.first_diverged and row.first_diverged.step
+        assert entry["first_diverged"] == diverged
+    assert by_leaf[STATE]["jax"] == "kernel" and by_leaf[BUFFER]["first_diverged"] == 3
+    assert walk().to_dict()["in_step"] is True
+    inconclusive = walk(lambda s, seen: {k: v for k, v in seen.items() if k != LOSS})
+    assert inconclusive.to_dict()["in_step"] is False
+    assert data["tolerance"] == {
+        "relative": 1e-12, "floor_factor": 8.0, "noise": 1e-6, "draws": 3,
+    }  # fmt: skip
+
+
+def test_the_numbers_are_the_documented_ones():
+    t = _tolerance
+    assert (t.RELATIVE, t.FLOOR_FACTOR, t.NOISE, t.DRAWS) == (1e-12, 8.0, 1e-6, 3)
+    assert (t.ROUNDING_FACTOR, t.ROUNDING_ULPS) == (4.0, 2.0)
+
+
+# The floor: random rounding.
+
+
+def test_one_ulp_moves_each_number_by_at_most_one_ulp_both_ways():
+    x = torch.arange(-500, 501, dtype=torch.float64) / 167
+    moved = OneUlp(0).move(x.clone())
+    steps = (moved - x) / torch.from_numpy(np.spacing(np.abs(x.numpy())))
+    assert steps.abs().max() <= 2  # 1 + eps is up to two of the smaller spacing
+    assert (steps[x != 0] > 0).sum() > 300 and (steps[x != 0] < 0).sum() > 300
+    assert moved[x == 0].item() == 0.0
+    assert not torch.equal(moved, OneUlp(1).move(x.clone()))
+    for other in (torch.arange(3), torch.ones(3), torch.ones(3, dtype=torch.bool)):
+        assert torch.equal(OneUlp(0).move(other.clone()), other)
+
+
+def test_one_ulp_moves_results_in_place_and_not_views_or_inputs():
+    x = torch.rand(100, dtype=torch.float64)
+    kept = x.clone()
+    with OneUlp(0):
+        view = x.view(10, 10).t()
+        total = x + 1.0
+        y = x * 1.0
+        y.add_(1.0)
+    assert torch.equal(x, kept) and torch.equal(view, kept.view(10, 10).t())
+    assert not torch.equal(total, kept + 1.0)
+    assert (total - kept - 1.0).abs().max() <= 4 * torch.finfo(torch.float64).eps
+    assert not torch.equal(y, kept + 1.0)
+
+
+def test_one_ulp_moves_the_backward_pass():
+    x = torch.rand(100, dtype=torch.float64, requires_grad=True)
+    with OneUlp(0):
+        (x * x).sum().backward()
+    plain = 2 * x.detach()
+    assert not torch.equal(x.grad, plain)
+    assert ((x.grad - plain) / plain).abs().max() <= 8 * torch.finfo(torch.float64).eps
+
+
+def test_moved_window_moves_floating_inputs_in_every_container():
+    x, y = torch.rand(5, dtype=torch.float64), torch.arange(5)
+    one_ulp = OneUlp(0)
+    for window in ([(x, y)], [{"x": x, "y": [y]}], [[x, (y, None, 3)]]):
+        moved = one_ulp.moved_window(window)
+        found = str(moved)
+        assert type(moved[0]) is type(window[0]) and found != "" and moved is not window
+        tensors = list(_tensors(moved))
+        assert not torch.equal(tensors[0], x) and torch.equal(tensors[1], y)
+        assert tensors[1].data_ptr() != y.data_ptr()
+
+
+def _tensors(tree):
+    if torch.is_tensor(tree):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from _tensors(list(tree.values()))
+    elif isinstance(tree, tuple | list):
+        for x in tree:
+            yield from _tensors(x)
