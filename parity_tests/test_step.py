@@ -324,6 +324,19 @@ def test_eval_step_sums_exactly_over_ragged_batches(x64):
     assert_in_step(expected, mean)
 
 
+def test_metrics_report_the_mean_loss_and_the_whole_weight():
+    def loss_fn(params, batch):
+        return instep.Loss((params["w"] * batch).sum(), weight=batch.sum())
+
+    tx = optax.sgd(0.1)
+    state = instep.init_state({"w": jnp.full(2, 3.0)}, tx)
+    step = instep.make_train_step(loss_fn, tx, accumulate=2, clip_grad_norm=np.inf)
+    batch = jnp.array([[1.0, 2.0], [0.0, 5.0]])
+    _, metrics = step(state, batch)
+    assert (float(metrics.loss), float(metrics.weight)) == (3.0, 8.0)
+    assert float(metrics.grad_norm) == pytest.approx(np.hypot(1, 7) / 8)
+
+
 def test_zero_weight_is_nan_and_mean_is_idempotent():
     params = {"w": jnp.ones(2)}
 

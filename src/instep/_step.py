@@ -132,8 +132,8 @@ def make_observed_step(
         raise ValueError(f"accumulate must be at least 1; got {options.accumulate}.")
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
-        acc, buffers, aux = _backward_window(loss_fn, state, batch, options.accumulate)
-        acc = mean(acc)
+        total, buffers, aux = _backward_window(loss_fn, state, batch, options.accumulate)
+        acc = mean(total)
         grads, norm = acc.grads, None
         if options.clip_grad_norm is not None:
             grads, norm = _clip_grad_norm(grads, options.clip_grad_norm)
@@ -141,7 +141,7 @@ def make_observed_step(
             grads = _clip_grad_value(grads, options.clip_grad_value)
         state = step(tx, state, replace(acc, grads=grads), buffers)
 
-        metrics = Metrics(acc.loss, acc.weight, norm, aux)
+        metrics = Metrics(acc.loss, total.weight, norm, aux)
         view = View(
             loss=acc.loss,
             params=state.params,
