@@ -21,6 +21,10 @@ class Status(StrEnum):
     IDLE = "idle"  # not judged: never changed, or zero throughout, or a clip that never fired
 
 
+# A leaf of which something is claimed, at least at some steps.
+JUDGED = (Status.IN_STEP, Status.PARTLY, Status.DIVERGED)
+
+
 class Verdict(StrEnum):
     """What can be said of a walk."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._environment import environment
 from ._judge import Ledger
 from ._leaf import REQUIRED, SEEN_THROUGH, STAGE, Leaf, order
-from ._records import Divergence, Row, Status, Verdict
+from ._records import JUDGED, Divergence, Row, Status, Verdict
 from ._report import Report
 
 
@@ -74,7 +74,7 @@ def _verdict(
     if any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):
         required.add("buffer")
     for kind in (kind for kind in STAGE if kind in required):
-        green = [r for r in rows if r.leaf.kind == kind and r.status in _IN_STEP]
+        green = [r for r in rows if r.leaf.kind == kind and r.status in JUDGED]
         last = max((row.last_judged for row in green), default=0)
         if last == 0:
             return Verdict.INCONCLUSIVE, f"nothing diverged, but no {kind} could be judged"
@@ -98,9 +98,6 @@ def _verdict(
 
 def _said_alone(ledger: Ledger, leaf: Leaf) -> bool:
     return leaf.kind == "buffer" and leaf.name in ledger.alone
-
-
-_IN_STEP = (Status.IN_STEP, Status.PARTLY)
 
 
 def _unseen(ledger: Ledger) -> list[str]:

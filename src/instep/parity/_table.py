@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ._leaf import STAGE
-from ._records import Measurement, Row, Status, Verdict
+from ._records import JUDGED, Measurement, Row, Status, Verdict
 
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _kind_table(report: Report, title: str) -> Table:
         rows = [row for row in report.rows if row.leaf.kind == kind]
         if not rows:
             continue
-        judged = [row for row in rows if row.worst.judged and row.status is not Status.IDLE]
+        judged = [row for row in rows if row.status in JUDGED]
         share = f"{len(judged)}/{len(rows)}"
         if not judged:
             table.add_row(stage, kind, share, style=STYLE[Status.IDLE])
