@@ -37,6 +37,15 @@ def test_clip_grad_norm(norm_type, max_norm, x64):
         assert_in_step(theirs[n], clipped[n], n)
 
 
+def test_norm_of_order_zero_counts_tensors_that_are_not_zero(x64):
+    g = {"a": np.array([0.0, 2.0, 0.0]), "b": np.zeros(2), "c": np.array([3.0])}
+    clipped, norm = clip_grad_norm(jax.tree.map(jnp.asarray, g), 1.0, 0.0)
+    theirs, their_norm = torch_clip(g, 1.0, 0.0)
+    assert float(norm) == their_norm.item() == 2.0
+    for n in g:
+        np.testing.assert_array_equal(clipped[n], theirs[n].numpy())
+
+
 @pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0])
 def test_the_1e_6_in_the_denominator_counts(scale, x64):
     """optax.clip_by_global_norm has none; by this much it would be out of step."""
@@ -65,12 +74,17 @@ def test_half_precision_norm_does_not_overflow():
     clipped, norm = clip_grad_norm(g, 1.0)
     exact = np.float32(300 * np.sqrt(1000))
     assert abs(norm - exact) <= ROUNDING_ULPS * np.spacing(exact)
-    assert clipped["a"].dtype == jnp.float16 and float(clipped["a"][0]) > 0
+    assert clipped["a"].dtype == jnp.float16
+    expected = np.float16(300 / (float(norm) + 1e-6))
+    assert abs(clipped["a"][0] - expected) <= np.spacing(expected)
 
 
 def test_error_if_nonfinite():
     g = {"a": jnp.array([1.0, jnp.nan])}
     with pytest.raises(RuntimeError, match="norm of order 2.0 is nan"):
+        clip_grad_norm(g, 1.0, error_if_nonfinite=True)
+    g = {"a": jnp.array([1.0, -jnp.inf])}
+    with pytest.raises(RuntimeError, match="norm of order 2.0 is inf"):
         clip_grad_norm(g, 1.0, error_if_nonfinite=True)
     with pytest.raises(ValueError, match="metrics.grad_norm"):
         jax.jit(lambda g: clip_grad_norm(g, 1.0, error_if_nonfinite=True))(g)

@@ -99,6 +99,16 @@ CASES = {
         TypeError,
         r"total of the loss has shape \(4, 2\), not \(\).*loss.mean\(\)",
     ),
+    "loss_fn returns one element": (
+        lambda: run(lambda params, batch: ok(params, batch)[None]),
+        TypeError,
+        r"total of the loss has shape \(1,\)",
+    ),
+    "loss_fn returns a complex number": (
+        lambda: run(lambda params, batch: ok(params, batch) + 1j),
+        TypeError,
+        r"the loss has dtype complex64",
+    ),
     "loss_fn returns None": (
         lambda: run(lambda params, batch: None),
         TypeError,
@@ -161,6 +171,11 @@ CASES = {
         ValueError,
         r"acc.grads does not match state.params: missing \['b'\], not expected \['bias'\]",
     ),
+    "a gradient is missing": (
+        lambda: _step_with({"w": jnp.ones((3, 2))}),
+        ValueError,
+        r"missing \['b'\], not expected \[\]",
+    ),
     "gradients of another shape": (
         lambda: _step_with({"w": jnp.ones((2, 3)), "b": jnp.ones(2)}),
         ValueError,
@@ -186,6 +201,24 @@ def test_bad_input(case):
         call()
 
 
+def test_keyword_only_parameters_are_the_callers_own():
+    def scaled(params, batch, *, scale=2.0):
+        return scale * ok(params, batch)
+
+    _, metrics = run(scaled)
+    assert float(metrics.loss) == 2.0 * float(run(ok)[1].loss)
+
+
+def test_a_gradient_may_be_none():
+    tx = instep.optim.sgd(0.5)
+    state = instep.init_state(PARAMS, tx)
+    grads = {"w": jnp.ones((3, 2)), "b": None}
+    acc = instep.Accumulator(grads, jnp.zeros(()), jnp.ones(()), jnp.ones((), int))
+    state = instep.step(tx, state, acc)
+    np.testing.assert_array_equal(state.params["w"], 0.5)
+    np.testing.assert_array_equal(state.params["b"], PARAMS["b"])
+
+
 def test_a_model_that_draws_needs_a_key():
     def dropout_loss(params, buffers, batch, rng):
         kept = jax.random.bernoulli(rng, 0.5, batch.shape)
@@ -200,5 +233,7 @@ def test_good_input_is_not_refused():
     assert int(state.step) == 1 and metrics.grad_norm is None
     parts = instep.split({"x": np.arange(12).reshape(6, 2)}, 3)["x"]
     assert isinstance(parts, np.ndarray) and parts.shape == (3, 2, 2)
+    np.testing.assert_array_equal(parts, np.arange(12).reshape(3, 2, 2))
     np.testing.assert_array_equal(instep.stack(list(parts)), parts)
+    assert isinstance(instep.stack(list(parts)), np.ndarray)
     assert isinstance(instep.stack([jnp.ones(2), np.ones(2)]), jax.Array)
