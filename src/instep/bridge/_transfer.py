@@ -11,6 +11,7 @@ import torch
 from .._loop import JaxLoop
 from .._state import PyTree
 from .._trees import named_leaves
+from ._tensors import array_tensor, tensor_array
 from ._torch_loop import TorchLoop
 from ._weights import Links, Rule, match_weights, weights_to_jax
 
@@ -21,18 +22,12 @@ def model_arrays(loop: TorchLoop) -> dict[str, np.ndarray]:
     return {name: tensor_array(tensor) for name, tensor in named}
 
 
-def tensor_array(tensor: torch.Tensor) -> np.ndarray:
-    """A NumPy copy; bfloat16, which NumPy lacks, becomes float32."""
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy().copy()
-
-
 def write_model(loop: TorchLoop, arrays: dict[str, np.ndarray]) -> None:
     """Write parameters and buffers into the model, in place; names that are absent stay."""
     with torch.no_grad():
         for name, tensor in [*loop.model.named_parameters(), *loop.model.named_buffers()]:
             if name in arrays:
-                tensor.copy_(torch.as_tensor(np.array(arrays[name])))
+                tensor.copy_(array_tensor(arrays[name]))
 
 
 def link(rules: Iterable[Rule], loop: TorchLoop, params: PyTree, buffers: PyTree) -> Links:

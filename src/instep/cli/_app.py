@@ -54,6 +54,13 @@ def parity(
     json: Annotated[
         Path | None, typer.Option(help="Write every number of the report here.")
     ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Judge rounding in float32, bfloat16 or float16; can be given several times. "
+            "Default: the dtype of the PyTorch model."
+        ),
+    ] = None,
     leaves: Annotated[
         bool, typer.Option("--leaves", help="Print a row for every leaf.")
     ] = False,
@@ -65,7 +72,7 @@ def parity(
     with _request_errors():
         if json is not None and not json.parent.is_dir():
             raise RequestError(f"no folder {str(json.parent)!r} to write {json.name} in.")
-        report, workload = _compare(target, steps)
+        report, workload = _compare(target, steps, precision)
         if json is not None:
             report.to_json(json)
 
@@ -77,7 +84,7 @@ def parity(
     raise typer.Exit(0 if report.in_step else 1)
 
 
-def _compare(target: str, steps: int):
+def _compare(target: str, steps: int, precisions: list[str] | None):
     """Run the walk behind a progress bar; the workload is None for a user's own target."""
     from ..parity import Pair, run
     from ..workloads import Workload
@@ -91,8 +98,8 @@ def _compare(target: str, steps: int):
             f"torch=TorchLoop(...), jax=JaxLoop(...), weights=[...])."
         )
     with _progress() as bar:
-        task = bar.add_task(f"{Path(target).name}  float64", total=steps)
-        report = run(pair, steps, on_step=lambda n: bar.update(task, completed=n))
+        task = bar.add_task(f"{Path(target).name}", total=steps)
+        report = run(pair, steps, precisions, lambda n: bar.update(task, completed=n))
     return report, workload
 
 

@@ -15,19 +15,20 @@ from ._tolerance import NOISE
 
 
 class OneUlp(TorchDispatchMode):
-    """Move every float64 number that an operator makes up or down by about one ulp.
+    """Move every number of one dtype that an operator makes up or down by about one ulp.
 
     Forward, backward, clipping and the optimizer run under it: this is arithmetic with
     random rounding, and the spread of its results is what rounding alone explains. Views and
     zeros are left alone, and so is every other dtype.
     """
 
-    def __init__(self, seed: int, size: int = 1 << 20):
+    def __init__(self, seed: int, dtype: torch.dtype = torch.float64, size: int = 1 << 20):
         super().__init__()
+        self._dtype = dtype
         self._generator = torch.Generator().manual_seed(seed)
         up = torch.rand(size, generator=self._generator) < 0.5
-        ulp = torch.finfo(torch.float64).eps
-        factors = torch.tensor([1.0 - ulp / 2, 1.0 + ulp], dtype=torch.float64)
+        ulp = torch.finfo(dtype).eps
+        factors = torch.tensor([1.0 - ulp / 2, 1.0 + ulp], dtype=dtype)
         self._factors = factors[up.long()]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -42,8 +43,8 @@ class OneUlp(TorchDispatchMode):
         return made
 
     def move(self, x: Any) -> Any:
-        """Move ``x`` in place, if it is a float64 tensor of its own memory."""
-        if not torch.is_tensor(x) or x.dtype is not torch.float64 or x.numel() == 0:
+        """Move ``x`` in place, if it is a tensor of that dtype and of its own memory."""
+        if not torch.is_tensor(x) or x.dtype is not self._dtype or x.numel() == 0:
             return x
         n = min(x.numel(), len(self._factors))
         start = int(torch.randint(len(self._factors) - n + 1, (), generator=self._generator))

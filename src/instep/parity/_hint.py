@@ -16,7 +16,8 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
     """One sentence on where to look first, or None."""
     first = report.first_divergence
     if first is None:
-        if any(s.startswith("gradient: the JAX side does not show") for s in report.unseen):
+        hidden = "gradient: the JAX side does not show"
+        if any(sentence.startswith(hidden) for sentence in report.coverage.unseen):
             return "return the gradients too: View(loss, params, grads=...)"
         return None
     if first.step == 0 and first.leaf.kind == "state":
@@ -33,6 +34,11 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
         return (
             f"dropout is active ({', '.join(drawing)}) and no two frameworks draw the same "
             f"mask; compare with p=0"
+        )
+    if not first.walk.startswith("float64"):
+        return (
+            "in float64 both agree, so this is rounding: look for a cast to a lower precision, "
+            "a sum taken in one, or a matmul_precision that PyTorch does not use"
         )
     m = first.measurement
     if first.stage in ("loss", "gradient") and m.scale and m.error < FLOAT32 * m.scale:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
+from .._loop import JaxLoop, initial_state, observed_step
 from .._state import PyTree, View
-from ..bridge._weights import Links, weights_to_torch
+from ..bridge._weights import Links, weights_to_jax, weights_to_torch
 from ._leaf import Leaf, Observation
-from ._opt_state import learning_rate, slots
+from ._opt_state import learning_rate, slots, write_slots
+
+
+Step = Callable[[PyTree, PyTree], tuple[PyTree, View]]
+
+
+class CannotSync(Exception):
+    """The JAX side cannot be set to where PyTorch stands; the message says why."""
 
 
 @dataclass
@@ -22,8 +28,10 @@ class JaxWalk:
     """A state, and the step that takes it on and shows a ``View``."""
 
     state: PyTree
-    view: View  # what stands before the first step
-    step: Callable[[PyTree, PyTree], tuple[PyTree, View]]
+    view: View  # what stands now
+    step: Step
+    write: Callable[[PyTree, View], PyTree]  # a state that shows another view
+    obstacle: str | None = None  # why there is no such state
     links: Links = ()
     parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
 
@@ -54,6 +62,36 @@ class JaxWalk:
         }
         return seen | self._standing(view)
 
+    def sync(self, torch: Observation) -> None:
+        """Stand where PyTorch stands: its parameters, buffers and optimizer state.
+
+        Counts and the learning rate stay: they go on by themselves, in step or not.
+
+        Raises:
+          CannotSync: something of it has no known place on this side.
+        """
+        if self.obstacle:
+            raise CannotSync(self.obstacle)
+        arrays = {x.name: v for x, v in torch.items() if x.kind in ("parameter", "buffer")}
+        by_name = {link.torch: link for link in self.links}
+        known, values = slots(self.view.opt_state), {}
+        for leaf, value in torch.items():
+            name, _, slot = leaf.name.rpartition(".")
+            if leaf.kind != "state" or name not in by_name:
+                continue
+            link = by_name[name]
+            if (link.jax, slot) in known and value.shape == arrays[name].shape:
+                values[link.jax, slot] = link.layout.to_jax(value)
+            elif value.ndim:
+                raise CannotSync(f"the JAX side does not show the {slot} of {name}")
+        view = replace(
+            self.view,
+            params=weights_to_jax(self.links, arrays, self.view.params),
+            buffers=weights_to_jax(self.links, arrays, self.view.buffers),
+            opt_state=write_slots(self.view.opt_state, values),
+        )
+        self.state, self.view = self.write(self.state, view), view
+
     def _standing(self, view: View) -> Observation:
         seen = self._held(view)
         by_name = {link.jax: link for link in self.links}
@@ -76,48 +114,34 @@ class JaxWalk:
         }
 
 
-def native(loop: JaxLoop) -> JaxWalk:
-    """Walk a ``JaxLoop``."""
-    step = observed_step(loop)
+def native_step(loop: JaxLoop) -> Step:
+    """The step of a ``JaxLoop``, jitted: one function for the walks of all precisions."""
+    observed = observed_step(loop)
 
     @jax.jit
     def advance(state, batch):
-        state, _, view = step(state, batch)
+        state, _, view = observed(state, batch)
         return state, view
+
+    return advance
+
+
+def native(loop: JaxLoop, step: Step) -> JaxWalk:
+    """Walk a ``JaxLoop``, in the precision of its parameters."""
+
+    def write(state, view):
+        return replace(
+            state,
+            params=_like(state.params, view.params),
+            buffers=_like(state.buffers, view.buffers),
+            opt_state=_like(state.opt_state, view.opt_state),
+        )
 
     state = initial_state(loop)
     view = View(np.nan, state.params, state.buffers, state.opt_state)
-    return JaxWalk(state, view, advance)
+    return JaxWalk(state, view, step, write)
 
 
-def opaque(loop: OpaqueLoop, batch: PyTree) -> JaxWalk:
-    """Walk somebody's own step from its own weights, cast to float64.
-
-    ``batch`` is the first one: the metrics it would give, as zeros, let ``view`` look at the
-    state before the first step.
-    """
-    state = loop.state() if callable(loop.state) else loop.state
-    state = jax.tree.map(_double, state)
-    _, metrics = jax.eval_shape(loop.step, state, batch)
-    metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
-
-    def advance(state, batch):
-        state, metrics = loop.step(state, batch)
-        # Copied, because the next step may donate the state.
-        return state, jax.tree.map(np.array, loop.view(state, metrics))
-
-    view = jax.tree.map(np.array, loop.view(state, metrics))
-    if not isinstance(view, View):
-        raise TypeError(
-            f"view returned a {type(view).__name__}; return instep.View(loss, ...)."
-        )
-    return JaxWalk(state, view, advance)
-
-
-def _double(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.array(leaf, copy=True)
-    dtype = jnp.result_type(leaf)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.array(leaf, jnp.float64, copy=True)
-    return jnp.array(leaf, copy=True)
+def _like(old: PyTree, new: PyTree) -> PyTree:
+    """``new`` on the device, in the dtypes of ``old``."""
+    return jax.tree.map(lambda o, n: jnp.array(n, o.dtype, copy=True), old, new)

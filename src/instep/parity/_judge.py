@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
+import jax.numpy as jnp
 import numpy as np
 
 from ._leaf import Leaf, Observation
 from ._records import Measurement, Status
-from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE
+from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
 
 @dataclass
 class Ledger:
     """All measurements of a walk, by leaf, and the leaves that only one side shows."""
 
+    rounding: bool = False  # judged against PyTorch's own rounding error, not by semantics
     scheduled: bool = True  # whether a constant learning rate is one that was never exercised
     alone: frozenset[str] = frozenset()  # buffers said to have no counterpart on the JAX side
     measurements: dict[Leaf, list[Measurement]] = field(default_factory=dict)
@@ -28,23 +30,54 @@ class Ledger:
     def judge(
         self,
         step: int,
-        torch: Observation,
-        moved: Sequence[Observation],
+        right: Observation,
+        draws: Sequence[Observation],
         jax: Observation,
+        noise: Collection[Leaf] = (),
     ) -> None:
-        """Compare one step; ``moved`` are PyTorch's own steps under one ulp."""
-        self.only_torch |= torch.keys() - jax.keys()
+        """Compare one step.
+
+        Args:
+          step: its number; 0: what stands before the first.
+          right: PyTorch's step in float64.
+          draws: PyTorch's own steps that rounding sets apart from ``right``.
+          jax: the step that is judged.
+          noise: leaves that are known to be decided by rounding.
+        """
+        self.only_torch |= right.keys() - jax.keys()
         # PyTorch makes optimizer state lazily: before its first step there is none to see.
-        unknown = jax.keys() - torch.keys()
+        unknown = jax.keys() - right.keys()
         self.only_jax |= {leaf for leaf in unknown if step > 0 or leaf.kind != "state"}
-        for leaf, value in torch.items():
-            if self._is_excited(leaf, torch):
+        for leaf, value in right.items():
+            if self._is_excited(leaf, right):
                 self._excited.add(leaf)
-            if leaf in jax:
-                floor = max((distance(m[leaf], value) for m in moved), default=0.0)
-                largest = self._largest_so_far(leaf, value)
-                measurement = measure(step, value, jax[leaf], floor, largest)
-                self.measurements.setdefault(leaf, []).append(measurement)
+            if leaf not in jax:
+                continue
+            largest = self._largest_so_far(leaf, value)
+            if self.rounding:
+                own = [draw[leaf] for draw in draws]
+                m = measure_rounding(step, value, jax[leaf], own, largest)
+            else:
+                floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)
+                m = measure(step, value, jax[leaf], floor, largest)
+            if leaf in noise and m.judged and m.error < np.inf:
+                m = replace(m, status=Status.NOISE)
+            self.measurements.setdefault(leaf, []).append(m)
+
+    def noise(self, step: int) -> set[Leaf]:
+        """The leaves that rounding decides at ``step``, and all that follows from a gradient."""
+        found = {
+            leaf
+            for leaf, measured in self.measurements.items()
+            if measured[-1].step == step and measured[-1].status is Status.NOISE
+        }
+        parameters = {leaf.name for leaf in found if leaf.kind == "gradient"}
+        return found | {
+            leaf
+            for leaf in self.measurements
+            if (leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name)
+            in parameters
+        }
 
     def idle(self, leaf: Leaf) -> bool:
         """Whether nothing happened to ``leaf`` in the whole walk, on PyTorch's side."""
@@ -71,32 +104,83 @@ class Ledger:
 def measure(
     step: int, torch: np.ndarray, jax: np.ndarray, floor: float, at_least: float = 0.0
 ) -> Measurement:
-    """Judge one leaf by the rule of ``_tolerance``; its scale is ``at_least`` that."""
+    """Judge one leaf by its semantics; its scale is ``at_least`` that."""
     error = distance(jax, torch)
-    finite = np.isfinite(torch)
-    scale = float(np.max(np.abs(torch), initial=at_least, where=finite))
+    scale = _scale(torch, at_least)
     bound = max(RELATIVE * scale, FLOOR_FACTOR * floor)
-    if error == np.inf:
-        status = Status.DIVERGED
-    elif not finite.all():
-        status = Status.NOT_FINITE
-    elif not floor <= NOISE * scale:
-        status = Status.NOISE
-    elif error <= bound:
-        status = Status.IN_STEP
-    else:
-        status = Status.DIVERGED
-    return Measurement(step, status, error, floor, scale, bound)
+    noise = not floor <= NOISE * scale
+    return Measurement(
+        step, _status(torch, error, bound, noise), error, floor, scale, bound
+    )
+
+
+def measure_rounding(
+    step: int,
+    oracle: np.ndarray,
+    jax: np.ndarray,
+    own: Sequence[np.ndarray],
+    at_least: float = 0.0,
+) -> Measurement:
+    """Judge one leaf by PyTorch's own rounding; ``own`` are its values of that leaf."""
+    error = rms_distance(jax, oracle)
+    floor = max((rms_distance(value, oracle) for value in own), default=0.0)
+    scale = _scale(oracle, at_least)
+    bound = ROUNDING_FACTOR * floor + ROUNDING_ULPS * ulp(scale, own[0] if own else jax)
+    rms = rms_distance(np.zeros_like(oracle), np.where(np.isfinite(oracle), oracle, 0))
+    noise = bound > 0 and not bound < max(rms, at_least)
+    return Measurement(
+        step, _status(oracle, error, bound, noise), error, floor, scale, bound
+    )
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """max|a - b|; infinite where shapes or the places of NaN and infinities differ."""
-    if a.shape != b.shape:
+    difference = _difference(a, b)
+    return np.inf if difference is None else float(np.max(difference, initial=0.0))
+
+
+def rms_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The root mean square of a - b; infinite as ``distance`` is."""
+    difference = _difference(a, b)
+    if difference is None:
         return np.inf
+    return float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
+
+
+def ulp(value: float, like: np.ndarray) -> float:
+    """One unit in the last place of ``value`` in the dtype of ``like``.
+
+    Zero for integers. A float64 is a number that PyTorch keeps on the host: it counts as
+    float32, in which JAX keeps it.
+    """
+    if not jnp.issubdtype(like.dtype, jnp.floating) or value == 0.0:
+        return 0.0
+    dtype = np.dtype(np.float32) if like.dtype == np.float64 else like.dtype
+    return float(jnp.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(value))
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """|a - b| where both are finite; None if shapes or non-finite places differ."""
+    if a.shape != b.shape:
+        return None
     a, b = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return np.inf
+        return None
     if not np.isfinite(a[finite]).all():
-        return np.inf
-    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0))
+        return None
+    return np.abs(a[finite] - b[finite])
+
+
+def _scale(value: np.ndarray, at_least: float) -> float:
+    return float(np.max(np.abs(value), initial=at_least, where=np.isfinite(value)))
+
+
+def _status(right: np.ndarray, error: float, bound: float, noise: bool) -> Status:
+    if error == np.inf:
+        return Status.DIVERGED
+    if not np.isfinite(right).all():
+        return Status.NOT_FINITE
+    if noise:
+        return Status.NOISE
+    return Status.IN_STEP if error <= bound else Status.DIVERGED

@@ -33,6 +33,9 @@ STAGE = {
 # A verdict needs judged leaves of each of these kinds: parameters alone prove nothing.
 REQUIRED = ("loss", "gradient", "update", "parameter")
 
+# And where rounding is judged: the update of a low-precision parameter can be all rounding.
+REQUIRED_IN_ROUNDING = ("loss", "gradient")
+
 # Kinds that may be hidden on the JAX side because another kind depends on them at every step.
 SEEN_THROUGH = {
     "gradient norm": "update",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from .._state import PyTree
@@ -41,6 +44,29 @@ def slots(opt_state: PyTree) -> dict[tuple[str, str], Any]:
             for name in parameters if whole is not None else leaves:
                 found[name, slot] = leaves.get(name, whole)
     return found
+
+
+def write_slots(opt_state: PyTree, values: Mapping[tuple[str, str], Any]) -> PyTree:
+    """``opt_state`` with the slots of ``values``; dtypes and what is not in them stay."""
+
+    def write(tree: PyTree, slot: str) -> PyTree:
+        leaves = [
+            jnp.asarray(values[name, slot], leaf.dtype) if (name, slot) in values else leaf
+            for name, leaf in named_leaves(tree).items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+    def rewrite(record: Any) -> Any:
+        if isinstance(record, OptimizerState):
+            slots = {slot: write(tree, slot) for slot, tree in record.slots.items()}
+            return replace(record, slots=slots)
+        if type(record) in _OPTAX:
+            fields = _OPTAX[type(record)].items()
+            return record._replace(**{f: write(getattr(record, f), s) for s, f in fields})
+        return record
+
+    known = (OptimizerState, *_OPTAX)
+    return jax.tree.map(rewrite, opt_state, is_leaf=lambda x: isinstance(x, known))
 
 
 def learning_rate(opt_state: PyTree) -> jax.Array | None:

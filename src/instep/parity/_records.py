@@ -26,7 +26,7 @@ JUDGED = (Status.IN_STEP, Status.PARTLY, Status.DIVERGED)
 
 
 class Verdict(StrEnum):
-    """What can be said of a walk."""
+    """What can be said of a walk, and of all of them."""
 
     IN_STEP = "in step"
     NOT_IN_STEP = "not in step"
@@ -35,12 +35,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Measurement:
-    """One leaf at one step. Absolute numbers, in the units of the leaf."""
+    """One leaf at one step. Absolute numbers, in the units of the leaf.
+
+    In float64, errors are max|jax - torch|; in lower precision they are the root mean square
+    of the difference from PyTorch's step in float64.
+    """
 
     step: int  # 0: before the first
     status: Status  # IN_STEP, DIVERGED, NOISE or NOT_FINITE
-    error: float  # max|jax - torch|; infinite if shapes or non-finite places differ
-    floor: float  # largest change of PyTorch's own leaf under one ulp
+    error: float  # of the JAX leaf; infinite if shapes or non-finite places differ
+    floor: float  # of PyTorch's own leaf under rounding
     scale: float  # max|torch|; of a loss or a learning rate, the largest so far
     bound: float  # the largest error that is in step
 
@@ -70,6 +74,7 @@ class Row:
     last_judged: int  # step of the last judged measurement; 0 if there is none
     worst: Measurement  # where error over bound was largest, among the judged if there are any
     first_diverged: Measurement | None
+    measurements: tuple[Measurement, ...]
 
     @property
     def stage(self) -> str:
@@ -80,9 +85,52 @@ class Row:
 class Divergence:
     """The first place where the halves part: everything before it agreed."""
 
+    walk: str  # name of the walk
     step: int  # 0: before the first step
     stage: str
     leaf: Leaf
     jax: str | None
     measurement: Measurement
     others: int  # further leaves that diverged at this step
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What one walk through the steps found."""
+
+    name: str  # "float64", "float32 re-synchronised"
+    dtype: str  # precision of both halves
+    synced: bool  # whether JAX started every step from where PyTorch stood
+    verdict: Verdict
+    reason: str  # one sentence
+    rows: tuple[Row, ...]  # in the order in which a step makes its leaves
+    first_divergence: Divergence | None
+
+    @property
+    def in_step(self) -> bool:
+        return self.verdict is Verdict.IN_STEP
+
+    def not_judged(self) -> list[Row]:
+        """Leaves about which, at some step or at all, nothing is claimed."""
+        return [r for r in self.rows if r.status not in (Status.IN_STEP, Status.DIVERGED)]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What was not compared. Nothing in here is claimed to be in step."""
+
+    unseen: tuple[str, ...] = ()  # what one side does not show, one sentence for each kind
+    not_walked: tuple[str, ...] = ()  # walks that could not be made, and why
+
+    @property
+    def complete(self) -> bool:
+        return not self.unseen and not self.not_walked
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The losses of both loops when each runs freely in one precision."""
+
+    dtype: str
+    torch: tuple[float, ...]  # one a step
+    jax: tuple[float, ...]

@@ -1,18 +1,14 @@
-"""The verdict of a walk, and the numbers behind it."""
+"""The verdict of all walks, and the numbers behind it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from math import inf
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._records import Divergence, Measurement, Row, Status, Verdict
+from ._json import to_dict
+from ._records import Coverage, Curve, Divergence, Row, Verdict, Walk
 from ._table import plain
-from ._tolerance import DRAWS, FLOOR_FACTOR, NOISE, RELATIVE
-
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -22,9 +18,9 @@ class Report:
     verdict: Verdict
     reason: str  # one sentence
     steps: int
-    rows: tuple[Row, ...]
-    first_divergence: Divergence | None
-    unseen: tuple[str, ...]  # what one side does not show, one sentence for each kind
+    walks: tuple[Walk, ...]  # the free one in float64 first
+    coverage: Coverage
+    curves: tuple[Curve, ...]  # losses of the free walks
     environment: dict[str, str]
     hint: str | None = None  # where to look first, one sentence
 
@@ -32,62 +28,30 @@ class Report:
     def in_step(self) -> bool:
         return self.verdict is Verdict.IN_STEP
 
-    def not_judged(self) -> list[Row]:
-        """Leaves about which, at some step or at all, nothing is claimed."""
-        return [r for r in self.rows if r.status not in (Status.IN_STEP, Status.DIVERGED)]
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """Of the first walk that has one."""
+        return next((w.first_divergence for w in self.walks if w.first_divergence), None)
 
-    def to_json(self, path: str | Path) -> None:
-        """Write everything but the arrays themselves; the layout is number ``SCHEMA``."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Of the free walk in float64."""
+        return self.walks[0].rows
+
+    def not_judged(self) -> list[Row]:
+        """Leaves of the free walk about which, at some step or at all, nothing is claimed."""
+        return self.walks[0].not_judged()
+
+    def with_hint(self, hint: str | None) -> Report:
+        return replace(self, hint=hint)
 
     def to_dict(self) -> dict:
-        """What ``to_json`` writes."""
-        first = self.first_divergence
-        return {
-            "schema": SCHEMA,
-            "verdict": self.verdict,
-            "in_step": self.in_step,
-            "reason": self.reason,
-            "steps": self.steps,
-            "first_divergence": first
-            and {
-                "step": first.step,
-                "stage": first.stage,
-                **first.leaf._asdict(),
-                "jax": first.jax,
-                **_numbers(first.measurement),
-                "others": first.others,
-            },
-            "leaves": [
-                {
-                    "stage": row.stage,
-                    **row.leaf._asdict(),
-                    "jax": row.jax,
-                    "status": row.status,
-                    "judged": row.judged,
-                    "measured": row.measured,
-                    "last_judged": row.last_judged,
-                    "worst": _numbers(row.worst),
-                    "first_diverged": row.first_diverged and row.first_diverged.step,
-                }
-                for row in self.rows
-            ],
-            "unseen": list(self.unseen),
-            "hint": self.hint,
-            "tolerance": {
-                "relative": RELATIVE,
-                "floor_factor": FLOOR_FACTOR,
-                "noise": NOISE,
-                "draws": DRAWS,
-            },
-            "environment": self.environment,
-        }
+        """Everything but the arrays themselves, as ``report.schema.json`` describes it."""
+        return to_dict(self)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write ``to_dict``."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     def __str__(self) -> str:
         return plain(self)
-
-
-def _numbers(m: Measurement) -> dict:
-    """A measurement as JSON numbers; JSON has no infinity, so None stands for it."""
-    numbers = asdict(m) | {"ratio": m.ratio}
-    return {name: None if value == inf else value for name, value in numbers.items()}

@@ -1,49 +1,59 @@
-"""The walk: both loops side by side in float64, every leaf of every step compared."""
+"""Walk both loops side by side: freely and step by step, in float64 and in lower precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-import jax
 import torch
 
-from .._errors import ParityError, where
-from .._loop import OpaqueLoop
-from ..bridge._copy import copy_loop
-from ..bridge._tensors import batch_of, to_dtype
+from .._errors import ParityError
+from .._loop import JaxLoop
 from ..bridge._torch_loop import TorchLoop, windows
-from ..bridge._transfer import link, model_arrays, start_from, write_model
-from ..bridge._weights import weights_to_torch
-from . import _jax_side, _torch_side
-from ._floor import OneUlp
+from ._blame import blame
 from ._hint import hint
-from ._jax_side import JaxWalk
-from ._judge import Ledger
-from ._leaf import Leaf, Observation
+from ._jax_side import CannotSync, native_step
 from ._pair import Pair
 from ._report import Report
+from ._settings import precision, random_state_kept
 from ._summary import make_report
-from ._tolerance import DRAWS
+from ._walker import Plan, Walker, begin
 
 
-def run(pair: Pair, steps: int = 20, on_step: Callable[[int], None] = lambda n: None) -> Report:
-    """Walk both halves of ``pair`` in float64, freely, from the same weights and batches.
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
+
+def run(
+    pair: Pair,
+    steps: int = 20,
+    precisions: Sequence[str] | None = None,
+    on_step: Callable[[int], None] = lambda n: None,
+) -> Report:
+    """Walk both halves of ``pair`` from the same weights and batches, and judge every leaf.
+
+    Three questions, one verdict. In float64, running freely: are they the same? In float64,
+    each step from where PyTorch stands: is each step by itself the same? In lower precision,
+    each step from where PyTorch stands: does JAX round no worse than PyTorch does?
     Compared at every step: the loss, every gradient before and after clipping, its norm,
-    every optimizer state, update, parameter and buffer, and the learning rate.
+    every optimizer state, update, parameter and buffer, and the learning rate. The losses of
+    both loops running freely in float32 are recorded, not judged.
 
     Args:
       pair: its model, optimizer, scheduler and arrays are left as they are, and so are
         PyTorch's random state and the generator of a ``DataLoader``.
       steps: optimizer steps, at least 1.
+      precisions: in which to judge rounding: of ``"float32"``, ``"bfloat16"``,
+        ``"float16"``; None: that of the PyTorch model, float32 if that is float64.
       on_step: called with the number of each step when it is done.
 
     Raises:
       TypeError: ``pair`` is not a ``Pair``.
-      ValueError: ``steps`` is below 1.
+      ValueError: ``steps`` is below 1, or a precision is another one.
       ParityError: a half raised, or weights, batches and halves do not fit together.
     """
     if not isinstance(pair, Pair):
@@ -53,138 +63,82 @@ def run(pair: Pair, steps: int = 20, on_step: Callable[[int], None] = lambda n: 
         )
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps=}.")
-    with _double_precision(), _random_state_kept(pair.torch):
-        ledger, names = _walk(pair, steps, on_step)
-    report = make_report(ledger, steps, names)
-    return replace(report, hint=hint(report, pair.torch))
+    with random_state_kept(pair.torch):
+        walkers, not_walked = _walk(pair, steps, _low(pair.torch, precisions), on_step)
+    report = make_report(walkers, not_walked, steps)
+    return report.with_hint(hint(report, pair.torch))
+
+
+def _low(loop: TorchLoop, precisions: Sequence[str] | None) -> list[torch.dtype]:
+    """The dtypes in which rounding is judged."""
+    if precisions is None:
+        own = next((p.dtype for p in loop.model.parameters()), torch.float32)
+        return [own if own in PRECISIONS.values() else torch.float32]
+    unknown = [name for name in precisions if name not in PRECISIONS]
+    if unknown or isinstance(precisions, str):
+        raise ValueError(
+            f"precisions is a list of {', '.join(map(repr, PRECISIONS))} (float64 is always "
+            f"walked); got {precisions!r}."
+        )
+    return [PRECISIONS[name] for name in precisions]
 
 
 def _walk(
-    pair: Pair, steps: int, on_step: Callable[[int], None]
-) -> tuple[Ledger, dict[str, str]]:
-    with _blame("copying the PyTorch half"):
-        reference = copy_loop(pair.torch, torch.float64)
-    stream = windows(pair.torch)
-    with _blame("the batches of the PyTorch half", 1):
-        first = to_dtype(next(stream), torch.float64)
-    walk = _start_jax(pair, reference, first)
-    copies = [(copy_loop(reference), OneUlp(seed)) for seed in range(DRAWS)]
-
-    linked = {link.torch for link in walk.links}
-    alone = frozenset(model_arrays(reference).keys() - linked)
-    ledger = Ledger(scheduled=pair.torch.scheduler is not None, alone=alone)
-    ledger.judge(0, _torch_side.start(reference), [], walk.start())
+    pair: Pair, steps: int, low: list[torch.dtype], on_step: Callable[[int], None]
+) -> tuple[list[Walker], list[str]]:
+    """All walks in one pass over the batches; and those that could not be made, and why."""
+    stream = _windows(pair)
+    first = next(stream)
+    step = native_step(pair.jax) if isinstance(pair.jax, JaxLoop) else None
+    plans = [
+        Plan(torch.float64, synced=False),
+        Plan(torch.float64, synced=True),
+        *(Plan(dtype, synced=True) for dtype in low),
+        *(Plan(dtype, synced=False, judged=False) for dtype in low if dtype is torch.float32),
+    ]
+    walkers: list[Walker] = []
+    not_walked: dict[str, str] = {}
+    for plan in plans:
+        with precision(plan.dtype), _or_not_walked(plan, not_walked):
+            walkers.append(begin(plan, pair, first, step))
     for n in range(1, steps + 1):
-        with _blame("the batches of the PyTorch half", n):
-            window = first if n == 1 else to_dtype(next(stream), torch.float64)
-        with _blame("Pair.batch", n):
-            batch = batch_of(window, pair.batch)  # before PyTorch may write into its inputs
-        with _blame("the PyTorch half", n):
-            seen, seen_moved = _torch_step(reference, copies, window, n)
-        with _blame("the JAX half", n):
-            seen_jax = walk.advance(batch)
-        ledger.judge(n, seen, seen_moved, seen_jax)
+        window = first if n == 1 else next(stream)
+        rng, noise = torch.get_rng_state(), set()
+        for walker in walkers:
+            plan = walker.plan
+            if plan.name in not_walked or walker.over:
+                continue
+            torch.set_rng_state(rng)
+            with precision(plan.dtype), _or_not_walked(plan, not_walked):
+                walker.advance(n, window, noise if plan.rounding else ())
+            if plan.synced and not plan.rounding:
+                noise = walker.ledger.noise(n)
         on_step(n)
-        if not ledger.measurements[Leaf("loss", "loss")][-1].judged:
-            break  # rounding decides the loss, or it is not finite: so it goes on
-    return ledger, {link.torch: link.jax for link in walk.links}
-
-
-def _torch_step(
-    reference: TorchLoop,
-    copies: list[tuple[TorchLoop, OneUlp]],
-    window: list[Any],
-    n: int,
-) -> tuple[Observation, list[Observation]]:
-    """Step ``n`` of the reference, and of the copies that random rounding moves.
-
-    All draw the same random numbers, as dropout would, and each has inputs of its own.
-    """
-    rng = torch.get_rng_state()
-    windows = [one_ulp.moved_window(window) for _, one_ulp in copies]
-    seen = _torch_side.step(reference, window, n)
-    rng_after = torch.get_rng_state()
-    seen_moved = []
-    for (loop, one_ulp), moved_window in zip(copies, windows, strict=True):
-        torch.set_rng_state(rng)
-        seen_moved.append(_torch_side.step(loop, moved_window, n, one_ulp, seen))
-    torch.set_rng_state(rng_after)
-    return seen, seen_moved
-
-
-def _start_jax(pair: Pair, reference: TorchLoop, window: list[Any]) -> JaxWalk:
-    """Bring the weights across, in the direction that the kind of JAX half asks for."""
-    if isinstance(pair.jax, OpaqueLoop):
-        with _blame("Pair.batch", 1):
-            batch = batch_of(window, pair.batch)
-        with _blame("the JAX half", 1):
-            walk = _jax_side.opaque(pair.jax, batch)
-        view = walk.view
-        with _blame("Pair.weights"):
-            links = link(pair.weights, reference, view.params, view.buffers)
-            for tree in (view.params, view.buffers):
-                write_model(reference, weights_to_torch(links, tree))
-    else:
-        with _blame("Pair.weights"):
-            links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
-            half = start_from(reference, links, pair.jax)
-        with _blame("the JAX half", 1):
-            walk = _jax_side.native(half)
-    walk.links = links
-    walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
-    return walk
+        if all(walker.over or not walker.plan.judged for walker in walkers):
+            break
+    walked = [walker for walker in walkers if walker.plan.name not in not_walked]
+    return walked, [f"{name}: {why}" for name, why in not_walked.items()]
 
 
 @contextmanager
-def _double_precision():
-    """float64 on both sides; what is set is restored."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-
-
-@contextmanager
-def _random_state_kept(loop: TorchLoop):
-    """Restore PyTorch's random state, and that of the generator of a ``DataLoader``."""
-    generators = [torch.default_generator]
-    for owner in (loop.batches, getattr(loop.batches, "sampler", None)):
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generators.append(generator)
-    states = [generator.get_state() for generator in generators]
+def _or_not_walked(plan: Plan, not_walked: dict[str, str]) -> Iterator[None]:
+    """Note why a walk ends early; what raises in the free float64 walk is the caller's."""
     try:
         yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+    except CannotSync as obstacle:
+        not_walked[plan.name] = str(obstacle)
+    except ParityError as error:
+        if not plan.rounding:
+            raise
+        not_walked[plan.name] = str(error)
 
 
-@contextmanager
-def _blame(half: str, n: int | None = None):
-    """Say which half raised, at which step, and on which line of the user's."""
-    try:
-        yield
-    except ParityError:
-        raise
-    except Exception as error:
-        at = f" at step {n}" if n else ""
-        raise ParityError(f"{half} raised{at}: {where(error)}{_remedy(error)}") from error
-
-
-def _remedy(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, IndexError) and "out of bounds" in text:
-        return (
-            " Labels are class indices from 0 to the number of classes - 1, or "
-            "ignore_index; look at the batch of this step."
-        )
-    if isinstance(error, RuntimeError) and "Float" in text and "Double" in text:
-        return (
-            " The walk is in float64: loss_fn must use the model it is given, make tensors in "
-            "the dtype of its inputs, and keep weights of a criterion inside the model."
-        )
-    return ""
+def _windows(pair: Pair) -> Iterator[list[Any]]:
+    """The windows of the PyTorch half; the user's code that yields them may raise."""
+    stream = windows(pair.torch)
+    n = 0
+    while True:
+        n += 1
+        with blame("the batches of the PyTorch half", n):
+            window = next(stream)
+        yield window

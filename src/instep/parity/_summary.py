@@ -1,23 +1,62 @@
-"""From what a walk measured to rows, the first divergence and the verdict."""
+"""From what the walks measured to rows, the first divergence and the verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ._environment import environment
 from ._judge import Ledger
-from ._leaf import REQUIRED, SEEN_THROUGH, STAGE, Leaf, order
-from ._records import JUDGED, Divergence, Row, Status, Verdict
+from ._leaf import REQUIRED, REQUIRED_IN_ROUNDING, SEEN_THROUGH, STAGE, Leaf, order
+from ._records import JUDGED, Coverage, Curve, Divergence, Row, Status, Verdict, Walk
 from ._report import Report
+from ._walker import Plan, Walker
 
 
-def make_report(ledger: Ledger, steps: int, names: dict[str, str]) -> Report:
-    """Sum up a walk; ``names`` maps PyTorch's leaf names to the JAX side's."""
+def make_report(walkers: Sequence[Walker], not_walked: Sequence[str], steps: int) -> Report:
+    """Sum up all walks; ``not_walked`` are sentences on those that could not be made."""
+    names = {link.torch: link.jax for link in walkers[0].jax.links}
+    walks = [
+        sum_up(walker.ledger, walker.plan, steps, names)
+        for walker in walkers
+        if walker.plan.judged
+    ]
+    verdict, reason = _overall(walks, steps)
+    curves = [
+        Curve(walker.plan.name, *zip(*walker.losses, strict=True))
+        for walker in walkers
+        if not walker.plan.synced
+    ]
+    return Report(
+        verdict=verdict,
+        reason=reason,
+        steps=steps,
+        walks=tuple(walks),
+        coverage=Coverage(tuple(_unseen(walkers[0].ledger)), tuple(not_walked)),
+        curves=tuple(curves),
+        environment=environment(),
+    )
+
+
+def sum_up(ledger: Ledger, plan: Plan, steps: int, names: Mapping[str, str]) -> Walk:
+    """Sum up one walk; ``names`` maps PyTorch's leaf names to the JAX side's."""
     rows = tuple(_row(ledger, leaf, names) for leaf in sorted(ledger.measurements, key=order))
-    first = _first_divergence(rows)
+    first = _first_divergence(plan.name, rows)
     verdict, reason = _verdict(ledger, rows, first, steps)
-    return Report(verdict, reason, steps, rows, first, tuple(_unseen(ledger)), environment())
+    dtype = str(plan.dtype).removeprefix("torch.")
+    return Walk(plan.name, dtype, plan.synced, verdict, reason, rows, first)
 
 
-def _row(ledger: Ledger, leaf: Leaf, names: dict[str, str]) -> Row:
+def _overall(walks: Sequence[Walk], steps: int) -> tuple[Verdict, str]:
+    """The worst verdict of all walks, with the reason of the first that has it."""
+    for verdict in (Verdict.NOT_IN_STEP, Verdict.INCONCLUSIVE):
+        for walk in walks:
+            if walk.verdict is verdict:
+                where = "" if walk is walks[0] else f"{walk.name}: "
+                return verdict, where + walk.reason
+    return Verdict.IN_STEP, f"no leaf diverged in {steps} steps"
+
+
+def _row(ledger: Ledger, leaf: Leaf, names: Mapping[str, str]) -> Row:
     measured = ledger.measurements[leaf]
     judged = [m for m in measured if m.judged]
     diverged = [m for m in judged if m.status is Status.DIVERGED]
@@ -41,16 +80,17 @@ def _row(ledger: Ledger, leaf: Leaf, names: dict[str, str]) -> Row:
         last_judged=judged[-1].step if judged else 0,
         worst=max(judged or measured, key=lambda m: m.ratio),
         first_diverged=diverged[0] if diverged else None,
+        measurements=tuple(measured),
     )
 
 
-def _jax_name(leaf: Leaf, names: dict[str, str]) -> str | None:
+def _jax_name(leaf: Leaf, names: Mapping[str, str]) -> str | None:
     """The JAX name of a leaf; an optimizer slot has that of its parameter."""
     name = leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name
     return names.get(name)
 
 
-def _first_divergence(rows: tuple[Row, ...]) -> Divergence | None:
+def _first_divergence(walk: str, rows: tuple[Row, ...]) -> Divergence | None:
     """The earliest step; in it the earliest stage; in that the worst leaf."""
     diverged = [(m.step, row, m) for row in rows if (m := row.first_diverged) is not None]
     if not diverged:
@@ -59,7 +99,7 @@ def _first_divergence(rows: tuple[Row, ...]) -> Divergence | None:
     here = [(row, m) for n, row, m in diverged if n == step]
     stage = here[0][0].stage  # rows are in the order in which a step makes its leaves
     row, m = max(((r, m) for r, m in here if r.stage == stage), key=lambda pair: pair[1].ratio)
-    return Divergence(step, stage, row.leaf, row.jax, m, others=len(here) - 1)
+    return Divergence(walk, step, stage, row.leaf, row.jax, m, others=len(here) - 1)
 
 
 def _verdict(
@@ -70,8 +110,8 @@ def _verdict(
         leaf = "" if first.stage == "loss" else f": {first.leaf.kind} of {first.leaf.name}"
         return Verdict.NOT_IN_STEP, what + leaf
 
-    required: set[str] = set(REQUIRED)
-    if any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):
+    required = set(REQUIRED_IN_ROUNDING if ledger.rounding else REQUIRED)
+    if not ledger.rounding and any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):
         required.add("buffer")
     for kind in (kind for kind in STAGE if kind in required):
         green = [r for r in rows if r.leaf.kind == kind and r.status in JUDGED]

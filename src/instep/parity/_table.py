@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ._leaf import STAGE
-from ._records import JUDGED, Measurement, Row, Status, Verdict
+from ._records import JUDGED, Measurement, Row, Status, Verdict, Walk
 
 
 if TYPE_CHECKING:
@@ -37,12 +38,19 @@ def render(report: Report, title: str = "", leaves: bool = False) -> RenderableT
     if leaves:
         parts += [_leaf_table(report.rows, f"{title}  every leaf".strip()), ""]
     parts += [_kind_table(report, title), ""]
+    if synced := report.walks[1:]:
+        parts += [_synced_table(synced), ""]
     if not_judged := report.not_judged():
-        parts += [
-            _leaf_table(not_judged, "Not judged, or not at every step"),
-            "",
-        ]
-    parts += [Text(f"  not seen   {sentence}", style="yellow") for sentence in report.unseen]
+        parts += [_leaf_table(not_judged, "Not judged, or not at every step"), ""]
+    parts += [
+        Text(f"  {label:<12}{sentence}", style="yellow")
+        for label, sentences in (
+            ("not judged", _not_judged_when_synced(report)),
+            ("not seen", report.coverage.unseen),
+            ("not walked", report.coverage.not_walked),
+        )
+        for sentence in sentences
+    ]
     parts.append(_verdict(report, title))
     return Group(*parts)
 
@@ -62,6 +70,7 @@ def relative(value: float, m: Measurement) -> str:
 
 
 def _kind_table(report: Report, title: str) -> Table:
+    """The free walk in float64, by kind of leaf."""
     table = _table(f"{title}  {report.steps} steps in float64".strip())
     table.add_column("stage")
     table.add_column("compared")
@@ -89,6 +98,41 @@ def _kind_table(report: Report, title: str) -> Table:
             style=STYLE[Status.DIVERGED] if diverged else "",
         )
     return table
+
+
+def _synced_table(walks: Sequence[Walk]) -> Table:
+    """The worst error over its bound in each walk that is re-synchronised."""
+    table = _table("Each step from where PyTorch stands: error/bound")
+    table.add_column("stage")
+    table.add_column("compared")
+    for walk in walks:
+        table.add_column(walk.dtype, justify="right")
+    shown = {row.leaf.kind for walk in walks for row in walk.rows}
+    for kind, stage in STAGE.items():
+        if kind in shown:
+            table.add_row(stage, kind, *(_worst_ratio(walk, kind) for walk in walks))
+    return table
+
+
+def _worst_ratio(walk: Walk, kind: str) -> Text:
+    judged = [row for row in walk.rows if row.leaf.kind == kind and row.status in JUDGED]
+    if not judged:
+        return Text("not judged", style=STYLE[Status.IDLE])
+    worst = max(row.worst.ratio for row in judged)
+    return Text(f"{worst:.2g}", style=STYLE[Status.DIVERGED] if worst > 1 else "")
+
+
+def _not_judged_when_synced(report: Report) -> list[str]:
+    """One sentence for each synced walk on leaves that the free one does judge."""
+    known = {row.leaf for row in report.not_judged()}
+    sentences = []
+    for walk in report.walks[1:]:
+        rows = [row for row in walk.not_judged() if row.leaf not in known]
+        count = Counter((row.status, row.leaf.kind) for row in rows)
+        if count:
+            what = ", ".join(f"{n} x {kind} {status}" for (status, kind), n in count.items())
+            sentences.append(f"{walk.name}: {what}")
+    return sentences
 
 
 def _leaf_table(rows: Sequence[Row], title: str) -> Table:
@@ -122,8 +166,9 @@ def _verdict(report: Report, title: str) -> Text:
     text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
     if first := report.first_divergence:
         m = first.measurement
+        walk = "" if first.walk == report.walks[0].name else f"{first.walk}, "
         text.append(
-            f"\n  where      step {first.step}, stage {first.stage}: {first.leaf.kind} of "
+            f"\n  where      {walk}step {first.step}, stage {first.stage}: {first.leaf.kind} of "
             f"{first.leaf.name}" + (f" (JAX: {first.jax})" if first.jax else "")
         )
         text.append(

@@ -1,13 +1,15 @@
 """What "equal" means. The judge has no other numbers, and no workload has its own.
 
-A leaf (one array of one step) of the JAX side agrees with PyTorch's in float64 when
+**Same semantics.** A leaf (one array of one step) of the JAX side agrees with PyTorch's in
+float64 when
 
     max|jax - torch|  <=  max(RELATIVE * max|torch|, FLOOR_FACTOR * floor)
 
 where the floor is measured, not chosen: DRAWS copies of the PyTorch loop run beside it, each
 with its weights, its inputs and the result of every operator moved by one unit in the last
-place at every step, and the floor is the largest change of that same leaf. The copies run as
-freely as the JAX side does, so the floor grows with the steps as rounding does.
+place at every step, and the floor is the largest change of that same leaf. In the free walk
+the copies run as freely as the JAX side does, so the floor grows with the steps as rounding
+does; in the re-synchronised one they start every step from where PyTorch stands, as JAX does.
 
 A leaf whose floor exceeds NOISE of its maximum is decided by rounding (the gradient of a bias
 before BatchNorm is mathematically zero); it is listed as noise and not judged. The moved
@@ -17,17 +19,27 @@ copies give such a gradient random signs, so that the floors of what the optimiz
 A learning rate is judged against the largest one so far: where a cosine nears zero, PyTorch's
 own 1 + cos(x) cancels, and what is left is as inexact as the largest rate. So is the loss: a
 small cross entropy is the difference of two large logits.
+
+**Same rounding.** In float32, bfloat16 and float16 every step starts from where PyTorch stands.
+With e the RMS error of a leaf against the same step of PyTorch in float64 (the oracle),
+
+    e(jax)  <=  ROUNDING_FACTOR * e(torch) + ROUNDING_ULPS * ulp(max|leaf|)
+
+where e(torch) is the largest of PyTorch's own step and of the DRAWS copies of it whose
+operators are moved by one unit in the last place: the error of one scalar, such as the loss, is
+zero by luck in one step of many, and the copies are not all lucky. The ulp is that of
+PyTorch's dtype; a number that PyTorch keeps on the host, such as the learning rate, counts as
+float32.
+
+What is noise in float64 is noise here, and so is everything that the optimizer makes of a
+gradient that is. A leaf whose bound exceeds its own RMS would pass if it were all zeros (the
+update of a bfloat16 parameter can be less than half of its ulp); it is listed as noise too.
 """
 
 RELATIVE = 1e-12
 FLOOR_FACTOR = 8.0
 NOISE = 1e-6
 DRAWS = 3
-
-# In lower precision the question is rounding, judged against PyTorch's own: with e the RMS
-# error of a leaf against the float64 oracle,
-#
-#     e_jax  <=  ROUNDING_FACTOR * e_torch + ROUNDING_ULPS * ulp(max|leaf|)
 
 ROUNDING_FACTOR = 4.0
 ROUNDING_ULPS = 2.0

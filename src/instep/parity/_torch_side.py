@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._errors import ParityError
+from ..bridge._tensors import tensor_array
 from ..bridge._torch_loop import TorchLoop, run_step
-from ..bridge._transfer import tensor_array
 from ._floor import OneUlp
 from ._leaf import Leaf, Observation
 
@@ -29,8 +29,9 @@ def step(
 ) -> Observation:
     """Take step ``n`` of ``loop``, in place, and return every leaf that it made.
 
-    With ``one_ulp``, the weights are moved first and everything that is computed after, and
-    gradients that differ from those of ``reference`` by more than noise are drawn anew.
+    With ``one_ulp`` the result of every operator is moved. With ``reference`` as well, so are
+    the weights before the step, and gradients that differ from those of ``reference`` by more
+    than noise are drawn anew.
     """
     seen: Observation = {}
     clips = loop.clip_grad_norm is not None or loop.clip_grad_value is not None
@@ -51,9 +52,10 @@ def step(
     if one_ulp is None:
         run_step(loop, window, n, watch)
     else:
-        with torch.no_grad():
-            for p in loop.model.parameters():
-                one_ulp.move(p)
+        if reference is not None:
+            with torch.no_grad():
+                for p in loop.model.parameters():
+                    one_ulp.move(p)
         with one_ulp:
             run_step(loop, window, n, watch)
     after = _standing(loop)

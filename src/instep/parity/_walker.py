@@ -1,0 +1,172 @@
+"""One walk under way: the PyTorch loop, its moved copies, the JAX half, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import torch
+
+from .._loop import OpaqueLoop
+from ..bridge._copy import copy_loop
+from ..bridge._tensors import batch_of, to_dtype
+from ..bridge._torch_loop import TorchLoop
+from ..bridge._transfer import link, model_arrays, start_from, write_model
+from ..bridge._weights import weights_to_torch
+from . import _torch_side
+from ._blame import blame
+from ._floor import OneUlp
+from ._jax_side import JaxWalk, Step, native
+from ._judge import Ledger
+from ._leaf import Leaf, Observation
+from ._opaque import opaque
+from ._pair import Pair
+from ._settings import precision
+from ._tolerance import DRAWS
+
+
+LOSS = Leaf("loss", "loss")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kind of walk."""
+
+    dtype: torch.dtype
+    synced: bool  # JAX starts every step from where PyTorch stands
+    judged: bool = True
+
+    @property
+    def rounding(self) -> bool:
+        """Whether it is judged against PyTorch's own rounding, not by semantics."""
+        return self.dtype is not torch.float64
+
+    @property
+    def name(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{dtype} re-synchronised" if self.synced else dtype
+
+
+@dataclass
+class Walker:
+    """Both halves, from the same weights, in the precision of the plan."""
+
+    plan: Plan
+    pair: Pair
+    reference: TorchLoop
+    jax: JaxWalk
+    ledger: Ledger
+    standing: Observation  # of the reference, now
+    one_ulps: list[OneUlp]
+    copies: list[TorchLoop]
+    losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
+
+    def advance(self, n: int, window: list[Any], noise: Collection[Leaf] = ()) -> None:
+        """Take step ``n`` with both halves and judge it.
+
+        Args:
+          n: from 1.
+          window: the microbatches of the step, as the PyTorch loop yields them.
+          noise: leaves that rounding decides at this step.
+        """
+        window = to_dtype(window, self.plan.dtype)
+        with blame("Pair.batch", n):
+            batch = batch_of(window, self.pair.batch)  # PyTorch may write into its inputs
+        if self.plan.synced:
+            self.jax.sync(self.standing)
+            self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
+        with blame("the PyTorch half", n):
+            right, draws = self._torch_step(n, window)
+        with blame("the JAX half", n):
+            seen = self.jax.advance(batch)
+        self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
+        if self.plan.judged:
+            self.ledger.judge(n, right, draws, seen, noise)
+
+    @property
+    def over(self) -> bool:
+        """Whether rounding decides the loss, or it is not finite: so it goes on."""
+        if not self.plan.judged or self.plan.rounding:
+            return False
+        measured = self.ledger.measurements.get(LOSS, [])
+        return bool(measured) and not measured[-1].judged
+
+    def _torch_step(
+        self, n: int, window: list[Any]
+    ) -> tuple[Observation, list[Observation]]:
+        """The step in float64, and PyTorch's own steps that rounding sets apart from it.
+
+        All draw the same random numbers, as dropout would, and each has inputs of its own.
+        """
+        rng = torch.get_rng_state()
+        rounding, right = self.plan.rounding, None
+        if rounding and self.plan.judged:
+            oracle = copy_loop(self.reference, torch.float64)
+            with precision(torch.float64):
+                right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
+        # In float64 the copies answer for inputs and weights too; below, these are given.
+        windows = [
+            to_dtype(window, self.plan.dtype) if rounding else one_ulp.moved_window(window)
+            for one_ulp in self.one_ulps
+        ]
+        torch.set_rng_state(rng)
+        self.standing = seen = _torch_side.step(self.reference, window, n)
+        rng_after = torch.get_rng_state()
+        draws = []
+        for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
+            torch.set_rng_state(rng)
+            draws.append(_torch_side.step(loop, own, n, one_ulp, None if rounding else seen))
+        torch.set_rng_state(rng_after)
+        return (seen, draws) if right is None else (right, [seen, *draws])
+
+
+def begin(plan: Plan, pair: Pair, window: list[Any], step: Step | None) -> Walker:
+    """Copy the PyTorch half, bring the weights across, and compare what stands.
+
+    Args:
+      plan: precision and kind of the walk.
+      pair: left as it is.
+      window: the first one; nothing is trained on it here.
+      step: the jitted step of a ``JaxLoop``; None for an opaque one.
+    """
+    with blame("copying the PyTorch half"):
+        reference = copy_loop(pair.torch, plan.dtype)
+    walk = _start_jax(plan, pair, reference, window, step)
+    one_ulps = [OneUlp(seed, plan.dtype) for seed in range(DRAWS if plan.judged else 0)]
+    standing = _torch_side.start(reference)
+    ledger = Ledger(
+        rounding=plan.rounding,
+        scheduled=pair.torch.scheduler is not None,
+        alone=frozenset(model_arrays(reference).keys() - {x.torch for x in walk.links}),
+    )
+    ledger.judge(0, standing, [], walk.start())
+    copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
+    return Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies)
+
+
+def _start_jax(
+    plan: Plan, pair: Pair, reference: TorchLoop, window: list[Any], step: Step | None
+) -> JaxWalk:
+    """Bring the weights across, in the direction that the kind of JAX half asks for."""
+    if isinstance(pair.jax, OpaqueLoop):
+        with blame("Pair.batch", 1):
+            batch = batch_of(to_dtype(window, plan.dtype), pair.batch)
+        with blame("the JAX half", 1):
+            walk = opaque(pair.jax, batch, jnp.dtype(str(plan.dtype).removeprefix("torch.")))
+        view = walk.view
+        with blame("Pair.weights"):
+            links = link(pair.weights, reference, view.params, view.buffers)
+            for tree in (view.params, view.buffers):
+                write_model(reference, weights_to_torch(links, tree))
+    else:
+        assert step is not None
+        with blame("Pair.weights"):
+            links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
+            half = start_from(reference, links, pair.jax)
+        with blame("the JAX half", 1):
+            walk = native(half, step)
+    walk.links = links
+    walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
+    return walk
