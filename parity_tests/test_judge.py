@@ -49,7 +49,7 @@ def walk(change=lambda step, seen: seen, steps=4, moved=(), scheduled=True, of_t
         there = of_torch(step, observed(step))
         draws = [draw(there) for draw in moved] if step else []
         ledger.judge(step, there, draws, change(step, dict(there)))
-    return make_report(ledger, steps, {"w": "kernel", "mean": "stats.mean"})
+    return make_report([ledger], steps, {"w": "kernel", "mean": "stats.mean"})
 
 
 def scaled(leaf, factor, at=None):
@@ -64,7 +64,7 @@ def row_of(report, leaf):
 
 def test_healthy():
     report = walk()
-    assert report.in_step and report.unseen == () and report.first_divergence is None
+    assert report.in_step and report.coverage.unseen == () and report.first_divergence is None
     assert {r.leaf: r.status for r in report.not_judged()} == {CONSTANT: Status.IDLE}
     assert {row.leaf for row in report.rows} == set(observed(1))
     for row in report.rows:
@@ -168,13 +168,13 @@ def test_what_one_side_hides_is_said(leaf, side):
     report = (
         walk(without) if side == "jax" else walk(lambda s, _: observed(s), of_torch=without)
     )
-    (sentence,) = report.unseen
+    (sentence,) = report.coverage.unseen
     there, here = ("JAX", "PyTorch") if side == "jax" else ("PyTorch", "JAX")
     assert sentence.startswith(f"{leaf.kind}: the {there} side does not show {leaf.name}")
     assert f"which the {here} side has" in sentence
     through_update = leaf.kind in ("gradient norm", "clipped gradient", "state", "lr")
     assert report.in_step == through_update, report.reason
-    assert report.to_dict()["unseen"] == [sentence]
+    assert report.to_dict()["coverage"]["unseen"] == [sentence]
 
 
 def test_noise_at_some_steps_is_partly_judged_and_at_all_steps_is_noise():
@@ -281,7 +281,7 @@ def test_json_says_what_the_rows_say(tmp_path):
     assert (data["verdict"], data["in_step"], data["steps"]) == ("not in step", False, 4)
     assert data["first_divergence"]["name"] == STATE.name
     assert data["first_divergence"]["error"] is None  # infinite: JSON has no number for it
-    by_leaf = {Leaf(x["kind"], x["name"]): x for x in data["leaves"]}
+    by_leaf = {Leaf(x["kind"], x["name"]): x for x in data["walks"][0]["leaves"]}
     assert by_leaf.keys() == {row.leaf for row in report.rows}
     for row in report.rows:
         entry = by_leaf[row.leaf]
@@ -300,6 +300,7 @@ def test_json_says_what_the_rows_say(tmp_path):
     assert inconclusive.to_dict()["in_step"] is False
     assert data["tolerance"] == {
         "relative": 1e-12, "floor_factor": 8.0, "noise": 1e-6, "draws": 3,
+        "rounding_factor": 4.0, "rounding_ulps": 2.0,
     }  # fmt: skip
 
 

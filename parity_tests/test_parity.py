@@ -46,7 +46,7 @@ def test_smallest_pair_is_in_step():
         "loss", "gradient", "update", "parameter", "lr",
     }  # fmt: skip
     assert all(row.status is Status.IN_STEP for row in report.rows)
-    assert report.unseen == ()
+    assert report.coverage.unseen == ()
 
 
 def test_conv_bias_before_batch_norm_is_noise_and_never_green():
@@ -201,7 +201,7 @@ def test_a_clip_or_schedule_that_had_no_effect_is_idle_not_green():
         ("lr", Status.IDLE),
     }
     hidden = replace(pair, jax=replace(pair.jax, clip_grad_norm=None))
-    (sentence,) = (s for s in parity.run(hidden, steps=3).unseen if "clipped" in s)
+    (sentence,) = (s for s in parity.run(hidden, steps=3).coverage.unseen if "clipped" in s)
     assert sentence.endswith("it had no effect here, so nothing is known of it")
 
 
@@ -241,7 +241,7 @@ def test_a_constant_buffer_of_pytorch_alone():
     pair = replace(pair, weights=[*pair.weights, bridge.torch_only("mask")])
     report = parity.run(pair, steps=2)
     assert report.in_step, report
-    assert report.unseen == (
+    assert report.coverage.unseen == (
         "buffer: the JAX side does not show mask, which the PyTorch side has; said to be "
         "PyTorch's alone",
     )
@@ -382,7 +382,9 @@ def test_opaque_without_gradients_is_inconclusive_not_green():
     report = parity.run(replace(pair, jax=make(step, params, hidden)), steps=3)
     assert report.verdict is parity.Verdict.INCONCLUSIVE
     assert "no gradient could be judged" in report.reason
-    assert any(s.startswith("gradient: the JAX side does not show") for s in report.unseen)
+    assert any(
+        s.startswith("gradient: the JAX side does not show") for s in report.coverage.unseen
+    )
     report = parity.run(replace(pair, jax=make(step, params, shown)), steps=3)
     assert report.in_step, report
 
@@ -390,7 +392,7 @@ def test_opaque_without_gradients_is_inconclusive_not_green():
 def test_hidden_learning_rate_is_said_and_judged_through_the_update():
     report = parity.run(digits_mlp.WORKLOAD.make_pair(), steps=2)
     assert report.in_step
-    assert report.unseen == (
+    assert report.coverage.unseen == (
         "lr: the JAX side does not show group 0, which the PyTorch side has; judged through "
         "the update",
     )
@@ -401,11 +403,13 @@ def test_json(tmp_path):
     path = tmp_path / "report.json"
     report.to_json(path)
     data = json.loads(path.read_text())
-    assert (data["schema"], data["verdict"], data["in_step"]) == (1, "not in step", False)
+    assert (data["schema"], data["verdict"], data["in_step"]) == (2, "not in step", False)
     assert data["first_divergence"]["stage"] == "optimizer"
     assert data["first_divergence"]["jax"] in ("kernel", "bias")
-    assert len(data["leaves"]) == len(report.rows)
-    assert {"status", "judged", "worst", "stage", "kind", "name"} <= set(data["leaves"][0])
+    assert len(data["walks"][0]["leaves"]) == len(report.rows)
+    assert {"status", "judged", "worst", "stage", "kind", "name"} <= set(
+        data["walks"][0]["leaves"][0]
+    )
     assert data["environment"]["torch"] == torch.__version__
     assert data["tolerance"]["relative"] == 1e-12
 

@@ -53,9 +53,9 @@ def _coverage(coverage: Coverage) -> dict[str, Any]:
 
 def _walk(walk: Walk) -> dict[str, Any]:
     return {
-        "name": walk.name,
-        "dtype": walk.dtype,
-        "synced": walk.synced,
+        "name": walk.plan.name,
+        "dtype": walk.plan.dtype,
+        "synced": walk.plan.synced,
         "verdict": walk.verdict,
         "reason": walk.reason,
         "leaves": [_leaf(row) for row in walk.rows],
@@ -98,7 +98,9 @@ def _divergence(first: Divergence) -> dict[str, Any]:
 
 def _measurement(m: Measurement) -> dict[str, Any]:
     numbers = asdict(m) | {"ratio": m.ratio}
-    return {name: value if name == "status" else _number(value) for name, value in numbers.items()}
+    return {
+        name: value if name == "status" else _number(value) for name, value in numbers.items()
+    }
 
 
 def _curve(curve: Curve) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._leaf import Leaf, Observation
-from ._records import Measurement, Status
+from ._records import Measurement, Plan, Status
 from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
 
@@ -17,7 +17,7 @@ from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING
 class Ledger:
     """All measurements of a walk, by leaf, and the leaves that only one side shows."""
 
-    rounding: bool = False  # judged against PyTorch's own rounding error, not by semantics
+    plan: Plan = Plan()
     scheduled: bool = True  # whether a constant learning rate is one that was never exercised
     alone: frozenset[str] = frozenset()  # buffers said to have no counterpart on the JAX side
     measurements: dict[Leaf, list[Measurement]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Ledger:
             if leaf not in jax:
                 continue
             largest = self._largest_so_far(leaf, value)
-            if self.rounding:
+            if self.plan.rounding:
                 own = [draw[leaf] for draw in draws]
                 m = measure_rounding(step, value, jax[leaf], own, largest)
             else:
@@ -109,9 +109,7 @@ def measure(
     scale = _scale(torch, at_least)
     bound = max(RELATIVE * scale, FLOOR_FACTOR * floor)
     noise = not floor <= NOISE * scale
-    return Measurement(
-        step, _status(torch, error, bound, noise), error, floor, scale, bound
-    )
+    return Measurement(step, _status(torch, error, bound, noise), error, floor, scale, bound)
 
 
 def measure_rounding(
@@ -128,9 +126,7 @@ def measure_rounding(
     bound = ROUNDING_FACTOR * floor + ROUNDING_ULPS * ulp(scale, own[0] if own else jax)
     rms = rms_distance(np.zeros_like(oracle), np.where(np.isfinite(oracle), oracle, 0))
     noise = bound > 0 and not bound < max(rms, at_least)
-    return Measurement(
-        step, _status(oracle, error, bound, noise), error, floor, scale, bound
-    )
+    return Measurement(step, _status(oracle, error, bound, noise), error, floor, scale, bound)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -34,6 +34,24 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class Plan:
+    """A kind of walk."""
+
+    dtype: str = "float64"  # precision of both halves
+    synced: bool = False  # JAX starts every step from where PyTorch stands
+    judged: bool = True  # or drawn only
+
+    @property
+    def rounding(self) -> bool:
+        """Whether it is judged by PyTorch's own rounding, not by semantics."""
+        return self.dtype != "float64"
+
+    @property
+    def name(self) -> str:
+        return f"{self.dtype} re-synchronised" if self.synced else self.dtype
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One leaf at one step. Absolute numbers, in the units of the leaf.
 
@@ -98,9 +116,7 @@ class Divergence:
 class Walk:
     """What one walk through the steps found."""
 
-    name: str  # "float64", "float32 re-synchronised"
-    dtype: str  # precision of both halves
-    synced: bool  # whether JAX started every step from where PyTorch stood
+    plan: Plan
     verdict: Verdict
     reason: str  # one sentence
     rows: tuple[Row, ...]  # in the order in which a step makes its leaves

@@ -15,17 +15,14 @@ from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, native_step
 from ._pair import Pair
+from ._records import Curve, Plan
 from ._report import Report
 from ._settings import precision, random_state_kept
 from ._summary import make_report
-from ._walker import Plan, Walker, begin
+from ._walker import Walker, begin
 
 
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def run(
@@ -65,36 +62,45 @@ def run(
         raise ValueError(f"steps must be at least 1; got {steps=}.")
     with random_state_kept(pair.torch):
         walkers, not_walked = _walk(pair, steps, _low(pair.torch, precisions), on_step)
-    report = make_report(walkers, not_walked, steps)
+    report = make_report(
+        [walker.ledger for walker in walkers if walker.plan.judged],
+        steps,
+        names={link.torch: link.jax for link in walkers[0].jax.links},
+        curves=[
+            Curve(walker.plan.dtype, *zip(*walker.losses, strict=True))
+            for walker in walkers
+            if not walker.plan.synced
+        ],
+        not_walked=not_walked,
+    )
     return report.with_hint(hint(report, pair.torch))
 
 
-def _low(loop: TorchLoop, precisions: Sequence[str] | None) -> list[torch.dtype]:
+def _low(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:
     """The dtypes in which rounding is judged."""
     if precisions is None:
-        own = next((p.dtype for p in loop.model.parameters()), torch.float32)
-        return [own if own in PRECISIONS.values() else torch.float32]
-    unknown = [name for name in precisions if name not in PRECISIONS]
-    if unknown or isinstance(precisions, str):
+        dtypes = [str(p.dtype).removeprefix("torch.") for p in loop.model.parameters()]
+        return [dtypes[0] if dtypes and dtypes[0] in PRECISIONS else "float32"]
+    if isinstance(precisions, str) or not set(precisions) <= set(PRECISIONS):
         raise ValueError(
-            f"precisions is a list of {', '.join(map(repr, PRECISIONS))} (float64 is always "
-            f"walked); got {precisions!r}."
+            f"precisions is a list of {', '.join(map(repr, PRECISIONS))}; float64 is always "
+            f"walked. Got {precisions!r}."
         )
-    return [PRECISIONS[name] for name in precisions]
+    return precisions
 
 
 def _walk(
-    pair: Pair, steps: int, low: list[torch.dtype], on_step: Callable[[int], None]
+    pair: Pair, steps: int, low: Sequence[str], on_step: Callable[[int], None]
 ) -> tuple[list[Walker], list[str]]:
     """All walks in one pass over the batches; and those that could not be made, and why."""
     stream = _windows(pair)
     first = next(stream)
     step = native_step(pair.jax) if isinstance(pair.jax, JaxLoop) else None
     plans = [
-        Plan(torch.float64, synced=False),
-        Plan(torch.float64, synced=True),
+        Plan("float64"),
+        Plan("float64", synced=True),
         *(Plan(dtype, synced=True) for dtype in low),
-        *(Plan(dtype, synced=False, judged=False) for dtype in low if dtype is torch.float32),
+        *(Plan(dtype, judged=False) for dtype in low if dtype == "float32"),
     ]
     walkers: list[Walker] = []
     not_walked: dict[str, str] = {}

@@ -12,14 +12,14 @@ from ..bridge._torch_loop import TorchLoop
 
 
 @contextmanager
-def precision(dtype: torch.dtype) -> Iterator[None]:
+def precision(dtype: str) -> Iterator[None]:
     """The surroundings of a step in ``dtype``.
 
     Float64: PyTorch's default dtype and ``jax_enable_x64`` are on. Lower: float32 is the
     default dtype, as where people train. Matrix products are not shortened to TF32 on either
     side, unless a loop asks for it, and cuDNN is deterministic.
     """
-    double = dtype is torch.float64
+    double = dtype == "float64"
     default = torch.get_default_dtype()
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     flags = cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark

@@ -7,43 +7,44 @@ from collections.abc import Mapping, Sequence
 from ._environment import environment
 from ._judge import Ledger
 from ._leaf import REQUIRED, REQUIRED_IN_ROUNDING, SEEN_THROUGH, STAGE, Leaf, order
-from ._records import JUDGED, Coverage, Curve, Divergence, Row, Status, Verdict, Walk
+from ._records import JUDGED, Coverage, Curve, Divergence, Plan, Row, Status, Verdict, Walk
 from ._report import Report
-from ._walker import Plan, Walker
 
 
-def make_report(walkers: Sequence[Walker], not_walked: Sequence[str], steps: int) -> Report:
-    """Sum up all walks; ``not_walked`` are sentences on those that could not be made."""
-    names = {link.torch: link.jax for link in walkers[0].jax.links}
-    walks = [
-        sum_up(walker.ledger, walker.plan, steps, names)
-        for walker in walkers
-        if walker.plan.judged
-    ]
+def make_report(
+    ledgers: Sequence[Ledger],
+    steps: int,
+    names: Mapping[str, str],
+    curves: Sequence[Curve] = (),
+    not_walked: Sequence[str] = (),
+) -> Report:
+    """Sum up all walks.
+
+    Args:
+      ledgers: one for each walk that is judged, the free one in float64 first.
+      steps: that were asked for.
+      names: PyTorch's names of parameters and buffers to the JAX side's.
+      curves: losses of the free walks.
+      not_walked: one sentence for each walk that could not be made.
+    """
+    walks = [_sum_up(ledger, steps, names) for ledger in ledgers]
     verdict, reason = _overall(walks, steps)
-    curves = [
-        Curve(walker.plan.name, *zip(*walker.losses, strict=True))
-        for walker in walkers
-        if not walker.plan.synced
-    ]
     return Report(
         verdict=verdict,
         reason=reason,
         steps=steps,
         walks=tuple(walks),
-        coverage=Coverage(tuple(_unseen(walkers[0].ledger)), tuple(not_walked)),
+        coverage=Coverage(tuple(_unseen(ledgers[0])), tuple(not_walked)),
         curves=tuple(curves),
         environment=environment(),
     )
 
 
-def sum_up(ledger: Ledger, plan: Plan, steps: int, names: Mapping[str, str]) -> Walk:
-    """Sum up one walk; ``names`` maps PyTorch's leaf names to the JAX side's."""
+def _sum_up(ledger: Ledger, steps: int, names: Mapping[str, str]) -> Walk:
     rows = tuple(_row(ledger, leaf, names) for leaf in sorted(ledger.measurements, key=order))
-    first = _first_divergence(plan.name, rows)
+    first = _first_divergence(ledger.plan, rows)
     verdict, reason = _verdict(ledger, rows, first, steps)
-    dtype = str(plan.dtype).removeprefix("torch.")
-    return Walk(plan.name, dtype, plan.synced, verdict, reason, rows, first)
+    return Walk(ledger.plan, verdict, reason, rows, first)
 
 
 def _overall(walks: Sequence[Walk], steps: int) -> tuple[Verdict, str]:
@@ -51,7 +52,7 @@ def _overall(walks: Sequence[Walk], steps: int) -> tuple[Verdict, str]:
     for verdict in (Verdict.NOT_IN_STEP, Verdict.INCONCLUSIVE):
         for walk in walks:
             if walk.verdict is verdict:
-                where = "" if walk is walks[0] else f"{walk.name}: "
+                where = "" if walk is walks[0] else f"{walk.plan.name}: "
                 return verdict, where + walk.reason
     return Verdict.IN_STEP, f"no leaf diverged in {steps} steps"
 
@@ -90,7 +91,7 @@ def _jax_name(leaf: Leaf, names: Mapping[str, str]) -> str | None:
     return names.get(name)
 
 
-def _first_divergence(walk: str, rows: tuple[Row, ...]) -> Divergence | None:
+def _first_divergence(plan: Plan, rows: tuple[Row, ...]) -> Divergence | None:
     """The earliest step; in it the earliest stage; in that the worst leaf."""
     diverged = [(m.step, row, m) for row in rows if (m := row.first_diverged) is not None]
     if not diverged:
@@ -99,7 +100,7 @@ def _first_divergence(walk: str, rows: tuple[Row, ...]) -> Divergence | None:
     here = [(row, m) for n, row, m in diverged if n == step]
     stage = here[0][0].stage  # rows are in the order in which a step makes its leaves
     row, m = max(((r, m) for r, m in here if r.stage == stage), key=lambda pair: pair[1].ratio)
-    return Divergence(walk, step, stage, row.leaf, row.jax, m, others=len(here) - 1)
+    return Divergence(plan.name, step, stage, row.leaf, row.jax, m, others=len(here) - 1)
 
 
 def _verdict(
@@ -110,8 +111,10 @@ def _verdict(
         leaf = "" if first.stage == "loss" else f": {first.leaf.kind} of {first.leaf.name}"
         return Verdict.NOT_IN_STEP, what + leaf
 
-    required = set(REQUIRED_IN_ROUNDING if ledger.rounding else REQUIRED)
-    if not ledger.rounding and any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):
+    required = set(REQUIRED_IN_ROUNDING if ledger.plan.rounding else REQUIRED)
+    if not ledger.plan.rounding and any(
+        leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements
+    ):
         required.add("buffer")
     for kind in (kind for kind in STAGE if kind in required):
         green = [r for r in rows if r.leaf.kind == kind and r.status in JUDGED]

@@ -106,7 +106,7 @@ def _synced_table(walks: Sequence[Walk]) -> Table:
     table.add_column("stage")
     table.add_column("compared")
     for walk in walks:
-        table.add_column(walk.dtype, justify="right")
+        table.add_column(walk.plan.dtype, justify="right")
     shown = {row.leaf.kind for walk in walks for row in walk.rows}
     for kind, stage in STAGE.items():
         if kind in shown:
@@ -131,7 +131,7 @@ def _not_judged_when_synced(report: Report) -> list[str]:
         count = Counter((row.status, row.leaf.kind) for row in rows)
         if count:
             what = ", ".join(f"{n} x {kind} {status}" for (status, kind), n in count.items())
-            sentences.append(f"{walk.name}: {what}")
+            sentences.append(f"{walk.plan.name}: {what}")
     return sentences
 
 
@@ -166,7 +166,7 @@ def _verdict(report: Report, title: str) -> Text:
     text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
     if first := report.first_divergence:
         m = first.measurement
-        walk = "" if first.walk == report.walks[0].name else f"{first.walk}, "
+        walk = "" if first.walk == report.walks[0].plan.name else f"{first.walk}, "
         text.append(
             f"\n  where      {walk}step {first.step}, stage {first.stage}: {first.leaf.kind} of "
             f"{first.leaf.name}" + (f" (JAX: {first.jax})" if first.jax else "")

@@ -23,30 +23,12 @@ from ._judge import Ledger
 from ._leaf import Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
+from ._records import Plan
 from ._settings import precision
 from ._tolerance import DRAWS
 
 
 LOSS = Leaf("loss", "loss")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A kind of walk."""
-
-    dtype: torch.dtype
-    synced: bool  # JAX starts every step from where PyTorch stands
-    judged: bool = True
-
-    @property
-    def rounding(self) -> bool:
-        """Whether it is judged against PyTorch's own rounding, not by semantics."""
-        return self.dtype is not torch.float64
-
-    @property
-    def name(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{dtype} re-synchronised" if self.synced else dtype
 
 
 @dataclass
@@ -71,7 +53,7 @@ class Walker:
           window: the microbatches of the step, as the PyTorch loop yields them.
           noise: leaves that rounding decides at this step.
         """
-        window = to_dtype(window, self.plan.dtype)
+        window = to_dtype(window, self.dtype)
         with blame("Pair.batch", n):
             batch = batch_of(window, self.pair.batch)  # PyTorch may write into its inputs
         if self.plan.synced:
@@ -86,6 +68,10 @@ class Walker:
             self.ledger.judge(n, right, draws, seen, noise)
 
     @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.plan.dtype)
+
+    @property
     def over(self) -> bool:
         """Whether rounding decides the loss, or it is not finite: so it goes on."""
         if not self.plan.judged or self.plan.rounding:
@@ -93,9 +79,7 @@ class Walker:
         measured = self.ledger.measurements.get(LOSS, [])
         return bool(measured) and not measured[-1].judged
 
-    def _torch_step(
-        self, n: int, window: list[Any]
-    ) -> tuple[Observation, list[Observation]]:
+    def _torch_step(self, n: int, window: list[Any]) -> tuple[Observation, list[Observation]]:
         """The step in float64, and PyTorch's own steps that rounding sets apart from it.
 
         All draw the same random numbers, as dropout would, and each has inputs of its own.
@@ -104,11 +88,11 @@ class Walker:
         rounding, right = self.plan.rounding, None
         if rounding and self.plan.judged:
             oracle = copy_loop(self.reference, torch.float64)
-            with precision(torch.float64):
+            with precision("float64"):
                 right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
         # In float64 the copies answer for inputs and weights too; below, these are given.
         windows = [
-            to_dtype(window, self.plan.dtype) if rounding else one_ulp.moved_window(window)
+            to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
             for one_ulp in self.one_ulps
         ]
         torch.set_rng_state(rng)
@@ -132,12 +116,14 @@ def begin(plan: Plan, pair: Pair, window: list[Any], step: Step | None) -> Walke
       step: the jitted step of a ``JaxLoop``; None for an opaque one.
     """
     with blame("copying the PyTorch half"):
-        reference = copy_loop(pair.torch, plan.dtype)
+        reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
     walk = _start_jax(plan, pair, reference, window, step)
-    one_ulps = [OneUlp(seed, plan.dtype) for seed in range(DRAWS if plan.judged else 0)]
+    one_ulps = [
+        OneUlp(seed, getattr(torch, plan.dtype)) for seed in range(DRAWS if plan.judged else 0)
+    ]
     standing = _torch_side.start(reference)
     ledger = Ledger(
-        rounding=plan.rounding,
+        plan,
         scheduled=pair.torch.scheduler is not None,
         alone=frozenset(model_arrays(reference).keys() - {x.torch for x in walk.links}),
     )
@@ -152,9 +138,9 @@ def _start_jax(
     """Bring the weights across, in the direction that the kind of JAX half asks for."""
     if isinstance(pair.jax, OpaqueLoop):
         with blame("Pair.batch", 1):
-            batch = batch_of(to_dtype(window, plan.dtype), pair.batch)
+            batch = batch_of(to_dtype(window, getattr(torch, plan.dtype)), pair.batch)
         with blame("the JAX half", 1):
-            walk = opaque(pair.jax, batch, jnp.dtype(str(plan.dtype).removeprefix("torch.")))
+            walk = opaque(pair.jax, batch, jnp.dtype(plan.dtype))
         view = walk.view
         with blame("Pair.weights"):
             links = link(pair.weights, reference, view.params, view.buffers)
