@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._leaf import Leaf, Observation
-from ._records import Measurement, Plan, Status
+from ._records import FREE, Measurement, Plan, Status
 from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
 
@@ -17,7 +17,7 @@ from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING
 class Ledger:
     """All measurements of a walk, by leaf, and the leaves that only one side shows."""
 
-    plan: Plan = Plan()
+    plan: Plan = FREE
     scheduled: bool = True  # whether a constant learning rate is one that was never exercised
     alone: frozenset[str] = frozenset()  # buffers said to have no counterpart on the JAX side
     measurements: dict[Leaf, list[Measurement]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Ledger:
             self.measurements.setdefault(leaf, []).append(m)
 
     def noise(self, step: int) -> set[Leaf]:
-        """The leaves that rounding decides at ``step``, and all that follows from a gradient."""
+        """The leaves that rounding decides at ``step``, and what is made of such a gradient."""
         found = {
             leaf
             for leaf, measured in self.measurements.items()

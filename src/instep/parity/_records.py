@@ -51,6 +51,9 @@ class Plan:
         return f"{self.dtype} re-synchronised" if self.synced else self.dtype
 
 
+FREE = Plan()
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One leaf at one step. Absolute numbers, in the units of the leaf.

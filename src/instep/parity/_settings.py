@@ -11,6 +11,14 @@ import torch
 from ..bridge._torch_loop import TorchLoop
 
 
+_FLAGS = [
+    (torch.backends.cuda.matmul, "allow_tf32", False),
+    (torch.backends.cudnn, "allow_tf32", False),
+    (torch.backends.cudnn, "deterministic", True),
+    (torch.backends.cudnn, "benchmark", False),
+]
+
+
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
     """The surroundings of a step in ``dtype``.
@@ -21,17 +29,17 @@ def precision(dtype: str) -> Iterator[None]:
     """
     double = dtype == "float64"
     default = torch.get_default_dtype()
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    flags = cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    kept = [(module, name, getattr(module, name)) for module, name, _ in _FLAGS]
     torch.set_default_dtype(torch.float64 if double else torch.float32)
-    cuda.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-    cudnn.deterministic = True
     try:
+        for module, name, value in _FLAGS:
+            setattr(module, name, value)
         with jax.enable_x64(double), jax.default_matmul_precision("highest"):
             yield
     finally:
         torch.set_default_dtype(default)
-        cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = flags
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 @contextmanager

@@ -111,10 +111,10 @@ def _verdict(
         leaf = "" if first.stage == "loss" else f": {first.leaf.kind} of {first.leaf.name}"
         return Verdict.NOT_IN_STEP, what + leaf
 
-    required = set(REQUIRED_IN_ROUNDING if ledger.plan.rounding else REQUIRED)
-    if not ledger.plan.rounding and any(
-        leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements
-    ):
+    required: set[str] = set(REQUIRED)
+    if ledger.plan.rounding:
+        required = set(REQUIRED_IN_ROUNDING)
+    elif any(leaf.kind == "buffer" and not ledger.idle(leaf) for leaf in ledger.measurements):
         required.add("buffer")
     for kind in (kind for kind in STAGE if kind in required):
         green = [r for r in rows if r.leaf.kind == kind and r.status in JUDGED]

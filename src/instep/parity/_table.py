@@ -167,9 +167,10 @@ def _verdict(report: Report, title: str) -> Text:
     if first := report.first_divergence:
         m = first.measurement
         walk = "" if first.walk == report.walks[0].plan.name else f"{first.walk}, "
+        jax = f" (JAX: {first.jax})" if first.jax else ""
         text.append(
-            f"\n  where      {walk}step {first.step}, stage {first.stage}: {first.leaf.kind} of "
-            f"{first.leaf.name}" + (f" (JAX: {first.jax})" if first.jax else "")
+            f"\n  where      {walk}step {first.step}, stage {first.stage}: {first.leaf.kind} "
+            f"of {first.leaf.name}{jax}"
         )
         text.append(
             f"\n  how far    {relative(m.error, m)} of its maximum, {m.ratio:.2g} times the "

@@ -118,9 +118,8 @@ def begin(plan: Plan, pair: Pair, window: list[Any], step: Step | None) -> Walke
     with blame("copying the PyTorch half"):
         reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
     walk = _start_jax(plan, pair, reference, window, step)
-    one_ulps = [
-        OneUlp(seed, getattr(torch, plan.dtype)) for seed in range(DRAWS if plan.judged else 0)
-    ]
+    draws = DRAWS if plan.judged else 0
+    one_ulps = [OneUlp(seed, getattr(torch, plan.dtype)) for seed in range(draws)]
     standing = _torch_side.start(reference)
     ledger = Ledger(
         plan,
