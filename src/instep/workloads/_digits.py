@@ -23,15 +23,15 @@ def _digits() -> tuple[Images, Labels]:
     return images[order], labels.astype(np.int64)[order]
 
 
-def train_loader(batch_size: int) -> DataLoader:
-    """Shuffled microbatches ``(images, labels)``, the same order in every fresh loader."""
+def train_loader(batch_size: int, seed: int = 0) -> DataLoader:
+    """Shuffled microbatches ``(images, labels)``; the seed decides the order of each epoch."""
     images, labels = _digits()
     return DataLoader(
         TensorDataset(torch.tensor(images[:TRAIN]), torch.tensor(labels[:TRAIN])),
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(seed),
     )
 
 

@@ -43,8 +43,8 @@ def torch_loss(model, batch):
     return F.cross_entropy(model(images), labels)
 
 
-def torch_half() -> instep.TorchLoop:
-    torch.manual_seed(0)
+def torch_half(seed: int = 0) -> instep.TorchLoop:
+    torch.manual_seed(seed)
     model = TorchCNN()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
@@ -53,7 +53,7 @@ def torch_half() -> instep.TorchLoop:
         model,
         torch_loss,
         optimizer,
-        train_loader(MICROBATCH),
+        train_loader(MICROBATCH, seed),
         scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS),
         clip_grad_norm=MAX_NORM,
         accumulate=ACCUMULATE,
@@ -140,7 +140,7 @@ def channels_last(batch):
 WORKLOAD = Workload(
     name="digits-cnn",
     summary="conv, BatchNorm; SGD momentum, cosine schedule, clipping, accumulation 4",
-    make_pair=lambda: instep.Pair(torch_half(), jax_half(), WEIGHTS, channels_last),
+    make_pair=lambda seed=0: instep.Pair(torch_half(seed), jax_half(), WEIGHTS, channels_last),
     total_steps=STEPS,
     test_set=test_set,
 )

@@ -40,11 +40,11 @@ def torch_loss(model, batch):
     return F.cross_entropy(model(images), labels)
 
 
-def torch_half() -> instep.TorchLoop:
-    torch.manual_seed(0)
+def torch_half(seed: int = 0) -> instep.TorchLoop:
+    torch.manual_seed(seed)
     model = TorchMLP()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-    return instep.TorchLoop(model, torch_loss, optimizer, train_loader(BATCH))
+    return instep.TorchLoop(model, torch_loss, optimizer, train_loader(BATCH, seed))
 
 
 # The Flax half, as a Flax user writes it: nothing from instep but the description.
@@ -85,7 +85,7 @@ WEIGHTS = [bridge.linear("fc1"), bridge.linear("fc2"), bridge.linear("fc3")]
 WORKLOAD = Workload(
     name="digits-mlp",
     summary="three linear layers, one of them square; AdamW, in plain optax on the JAX side",
-    make_pair=lambda: instep.Pair(torch_half(), jax_half(), WEIGHTS),
+    make_pair=lambda seed=0: instep.Pair(torch_half(seed), jax_half(), WEIGHTS),
     total_steps=STEPS,
     test_set=test_set,
 )
