@@ -15,6 +15,7 @@ from ._records import (
     Row as Row,
     Status as Status,
     Verdict as Verdict,
+    Walk as Walk,
 )
 from ._report import Report as Report
 from ._run import run as run
