@@ -1,6 +1,6 @@
 """What the tolerances let through, and what they stop: clean runs, and runs with a mistake.
 
-    python benchmarks/tolerance.py [--seeds 20] [--steps 20] [--json benchmarks/results/NAME.json]
+    python benchmarks/tolerance.py [--seeds 20] [--steps 20] [--json FILE]
 
 Clean: every workload from ``seeds`` different weights and orders of the data. A verdict other
 than IN STEP is a false alarm. Teeth: every mistake of ``parity_tests/teeth.py``, and in which

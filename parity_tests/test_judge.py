@@ -11,7 +11,7 @@ from instep.parity import Leaf, Status, Verdict, _tolerance
 from instep.parity._floor import OneUlp
 from instep.parity._judge import Ledger, measure
 from instep.parity._leaf import REQUIRED
-from instep.parity._records import Measurement
+from instep.parity._records import Matched, Measurement
 from instep.parity._summary import make_report
 
 
@@ -49,7 +49,11 @@ def walk(change=lambda step, seen: seen, steps=4, moved=(), scheduled=True, of_t
         there = of_torch(step, observed(step))
         draws = [draw(there) for draw in moved] if step else []
         ledger.judge(step, there, draws, change(step, dict(there)))
-    return make_report([ledger], steps, {"w": "kernel", "mean": "stats.mean"})
+    weights = [
+        Matched("", (torch,), (jax,), "same")
+        for torch, jax in (("w", "kernel"), ("mean", "stats.mean"))
+    ]
+    return make_report([ledger], steps, weights)
 
 
 def scaled(leaf, factor, at=None):

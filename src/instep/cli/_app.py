@@ -84,6 +84,24 @@ def parity(
     raise typer.Exit(0 if report.in_step else 1)
 
 
+@app.command(name="list")
+def list_() -> None:
+    """List the built-in workloads: real training problems with a PyTorch and a Flax half."""
+    from rich.table import Table
+
+    from ..workloads import get
+
+    with _request_errors():
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("workload", "steps", "what it is"):
+            table.add_column(column)
+        for name in names():
+            workload = get(name)
+            table.add_row(name, str(workload.total_steps), workload.summary)
+        out.print(table)
+        out.print("\nRun one: instep parity NAME. Your own: instep parity FILE.py:CALLABLE.")
+
+
 def _compare(target: str, steps: int, precisions: list[str] | None):
     """Run the walk behind a progress bar; the workload is None for a user's own target."""
     from ..parity import Pair, run

@@ -7,6 +7,7 @@ _require("torch", "instep.parity")
 _require("rich", "instep.parity")
 
 from .._errors import ParityError as ParityError
+from ._assert import assert_in_step as assert_in_step
 from ._leaf import Leaf as Leaf
 from ._pair import Pair as Pair
 from ._records import (

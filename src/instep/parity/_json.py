@@ -31,6 +31,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "coverage": _coverage(report.coverage),
         "walks": [_walk(walk) for walk in report.walks],
         "curves": [_curve(curve) for curve in report.curves],
+        "weights": [asdict(matched) for matched in report.weights],
         "tolerance": {
             "relative": RELATIVE,
             "floor_factor": FLOOR_FACTOR,

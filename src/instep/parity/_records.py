@@ -153,3 +153,13 @@ class Curve:
     dtype: str
     torch: tuple[float, ...]  # one a step
     jax: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Tensors of the PyTorch model and the leaves of the JAX side that hold the same."""
+
+    rule: str
+    torch: tuple[str, ...]
+    jax: tuple[str, ...]
+    layout: str

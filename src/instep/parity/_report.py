@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ._json import to_dict
-from ._records import Coverage, Curve, Divergence, Row, Verdict, Walk
+from ._records import Coverage, Curve, Divergence, Matched, Row, Verdict, Walk
 from ._table import plain
 
 
@@ -21,6 +21,7 @@ class Report:
     walks: tuple[Walk, ...]  # the free one in float64 first
     coverage: Coverage
     curves: tuple[Curve, ...]  # losses of the free walks
+    weights: tuple[Matched, ...]
     environment: dict[str, str]
     hint: str | None = None  # where to look first, one sentence
 

@@ -15,7 +15,7 @@ from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, native_step
 from ._pair import Pair
-from ._records import Curve, Plan
+from ._records import Curve, Matched, Plan
 from ._report import Report
 from ._settings import precision, random_state_kept
 from ._summary import make_report
@@ -65,7 +65,10 @@ def run(
     report = make_report(
         [walker.ledger for walker in walkers if walker.plan.judged],
         steps,
-        names={link.torch: link.jax for link in walkers[0].jax.links},
+        weights=[
+            Matched("", (link.torch,), (link.jax,), link.layout.name)
+            for link in walkers[0].jax.links
+        ],
         curves=[
             Curve(walker.plan.dtype, *zip(*walker.losses, strict=True))
             for walker in walkers

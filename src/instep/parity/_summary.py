@@ -7,14 +7,25 @@ from collections.abc import Mapping, Sequence
 from ._environment import environment
 from ._judge import Ledger
 from ._leaf import REQUIRED, REQUIRED_IN_ROUNDING, SEEN_THROUGH, STAGE, Leaf, order
-from ._records import JUDGED, Coverage, Curve, Divergence, Plan, Row, Status, Verdict, Walk
+from ._records import (
+    JUDGED,
+    Coverage,
+    Curve,
+    Divergence,
+    Matched,
+    Plan,
+    Row,
+    Status,
+    Verdict,
+    Walk,
+)
 from ._report import Report
 
 
 def make_report(
     ledgers: Sequence[Ledger],
     steps: int,
-    names: Mapping[str, str],
+    weights: Sequence[Matched],
     curves: Sequence[Curve] = (),
     not_walked: Sequence[str] = (),
 ) -> Report:
@@ -23,10 +34,11 @@ def make_report(
     Args:
       ledgers: one for each walk that is judged, the free one in float64 first.
       steps: that were asked for.
-      names: PyTorch's names of parameters and buffers to the JAX side's.
+      weights: which parameters and buffers are which.
       curves: losses of the free walks.
       not_walked: one sentence for each walk that could not be made.
     """
+    names = {torch: ", ".join(m.jax) for m in weights for torch in m.torch}
     walks = [_sum_up(ledger, steps, names) for ledger in ledgers]
     verdict, reason = _overall(walks, steps)
     return Report(
@@ -36,6 +48,7 @@ def make_report(
         walks=tuple(walks),
         coverage=Coverage(tuple(_unseen(ledgers[0])), tuple(not_walked)),
         curves=tuple(curves),
+        weights=tuple(weights),
         environment=environment(),
     )
 

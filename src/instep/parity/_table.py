@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ._leaf import STAGE
-from ._records import JUDGED, Measurement, Row, Status, Verdict, Walk
+from ._records import JUDGED, Row, Status, Verdict, Walk
+from ._words import how_far, relative, where
 
 
 if TYPE_CHECKING:
@@ -60,13 +61,6 @@ def plain(report: Report) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None, force_jupyter=False)
     console.print(render(report))
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
-
-
-def relative(value: float, m: Measurement) -> str:
-    """``value`` over the maximum of the leaf."""
-    if value == 0.0:
-        return "0"
-    return f"{value / m.scale:.1e}" if m.scale else f"{value:.1e} abs"
 
 
 def _kind_table(report: Report, title: str) -> Table:
@@ -165,17 +159,8 @@ def _verdict(report: Report, title: str) -> Text:
     judged = sum(r.status is Status.IN_STEP for r in report.rows)
     text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
     if first := report.first_divergence:
-        m = first.measurement
-        walk = "" if first.walk == report.walks[0].plan.name else f"{first.walk}, "
-        jax = f" (JAX: {first.jax})" if first.jax else ""
-        text.append(
-            f"\n  where      {walk}step {first.step}, stage {first.stage}: {first.leaf.kind} "
-            f"of {first.leaf.name}{jax}"
-        )
-        text.append(
-            f"\n  how far    {relative(m.error, m)} of its maximum, {m.ratio:.2g} times the "
-            f"bound (floor {relative(m.floor, m)})"
-        )
+        text.append(f"\n  where      {where(first)}")
+        text.append(f"\n  how far    {how_far(first)}")
         text.append(f"\n  also       {first.others} further leaves at this step")
     if report.hint:
         text.append(f"\n  hint       {report.hint}")

@@ -1,0 +1,56 @@
+"""The verdict as an assertion, for a test suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ._pair import Pair
+from ._report import Report
+from ._run import run
+from ._words import how_far, where
+
+
+def assert_in_step(
+    pair: Pair, steps: int = 20, precisions: Sequence[str] | None = None
+) -> Report:
+    """Raise unless ``pair`` is in step; a failure is told in at most 25 lines.
+
+    Args:
+      pair, steps, precisions: as for ``parity.run``.
+
+    Returns:
+      The report, to look further into.
+
+    Raises:
+      AssertionError: the verdict is another one.
+      ParityError, TypeError, ValueError: as ``parity.run``.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line
+    report = run(pair, steps, precisions)
+    if not report.in_step:
+        raise AssertionError(failure(report))
+    return report
+
+
+def failure(report: Report) -> str:
+    """What went wrong, where, how far, and what to run next."""
+    lines = [f"{report.verdict.upper()}: {report.reason}"]
+
+    def add(label: str, text: str) -> None:
+        lines.append(f"  {label:<10} {text}")
+
+    if first := report.first_divergence:
+        add("where", where(first))
+        add("how far", how_far(first))
+        add("also", f"{first.others} further leaves at this step")
+    if report.hint:
+        add("hint", report.hint)
+    for walk in report.walks:
+        add("walk", f"{walk.plan.name}: {walk.verdict}")
+    for sentence in report.coverage.unseen[:5]:
+        add("not seen", sentence)
+    for sentence in report.coverage.not_walked[:5]:
+        add("not walked", sentence.partition("\n")[0])
+    add("next", 'report = instep.parity.run(pair); report.to_html("report.html")')
+    add("", "or: instep parity path/to/file.py:callable --leaves --report report.html")
+    return "\n".join(lines)
