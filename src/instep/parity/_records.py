@@ -138,12 +138,9 @@ class Walk:
 class Coverage:
     """What was not compared. Nothing in here is claimed to be in step."""
 
+    complete: bool  # whether all of it is judged through something else, or said to be alone
     unseen: tuple[str, ...] = ()  # what one side does not show, one sentence for each kind
     not_walked: tuple[str, ...] = ()  # walks that could not be made, and why
-
-    @property
-    def complete(self) -> bool:
-        return not self.unseen and not self.not_walked
 
 
 @dataclass(frozen=True)

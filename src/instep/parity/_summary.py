@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ._coverage import make_coverage, not_seen_through
 from ._environment import environment
 from ._judge import Ledger
-from ._leaf import REQUIRED, REQUIRED_IN_ROUNDING, SEEN_THROUGH, STAGE, Leaf, order
+from ._leaf import REQUIRED, REQUIRED_IN_ROUNDING, STAGE, Leaf, order
 from ._records import (
     JUDGED,
-    Coverage,
     Curve,
     Divergence,
     Matched,
@@ -46,7 +46,7 @@ def make_report(
         reason=reason,
         steps=steps,
         walks=tuple(walks),
-        coverage=Coverage(tuple(_unseen(ledgers[0])), tuple(not_walked)),
+        coverage=make_coverage(ledgers[0], not_walked),
         curves=tuple(curves),
         weights=tuple(weights),
         environment=environment(),
@@ -139,44 +139,10 @@ def _verdict(
                 f"in step to step {last}; from step {last + 1} on no {kind} could be judged"
             )
 
-    hidden = [
-        leaf
-        for leaf in ledger.only_torch | ledger.only_jax
-        if leaf.kind not in SEEN_THROUGH and not _said_alone(ledger, leaf)
-    ]
+    hidden = not_seen_through(ledger)
     if hidden:
         leaf = min(hidden, key=order)
         return Verdict.INCONCLUSIVE, (
             f"nothing diverged, but one side does not show the {leaf.kind} of {leaf.name}"
         )
     return Verdict.IN_STEP, f"no leaf diverged in {steps} steps"
-
-
-def _said_alone(ledger: Ledger, leaf: Leaf) -> bool:
-    return leaf.kind == "buffer" and leaf.name in ledger.alone
-
-
-def _unseen(ledger: Ledger) -> list[str]:
-    """One sentence for each kind of leaf that one side does not show."""
-    sentences = []
-    for here, there, leaves in (
-        ("JAX", "PyTorch", ledger.only_torch),
-        ("PyTorch", "JAX", ledger.only_jax),
-    ):
-        for kind in STAGE:
-            found = sorted((leaf for leaf in leaves if leaf.kind == kind), key=order)
-            if not found:
-                continue
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            judged = ""
-            if all(_said_alone(ledger, leaf) for leaf in found):
-                judged = "; said to be PyTorch's alone"
-            elif kind in SEEN_THROUGH and any(not ledger.idle(leaf) for leaf in found):
-                judged = f"; judged through the {SEEN_THROUGH[kind]}"
-            elif kind in SEEN_THROUGH:
-                judged = "; it had no effect here, so nothing is known of it"
-            sentences.append(
-                f"{kind}: the {here} side does not show {found[0].name}{more}, which the "
-                f"{there} side has{judged}"
-            )
-    return sentences

@@ -158,6 +158,8 @@ def _verdict(report: Report, title: str) -> Text:
     text.append(f". {report.reason[0].upper()}{report.reason[1:]}.")
     judged = sum(r.status is Status.IN_STEP for r in report.rows)
     text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
+    if not report.coverage.complete:
+        text.append(" Limited coverage.", style=STYLE[Verdict.INCONCLUSIVE])
     if first := report.first_divergence:
         text.append(f"\n  where      {where(first)}")
         text.append(f"\n  how far    {how_far(first)}")
