@@ -3,15 +3,16 @@
 import json
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
 from instep.parity import Leaf, Status, Verdict, _tolerance
 from instep.parity._floor import OneUlp
-from instep.parity._judge import Ledger, measure
+from instep.parity._judge import Ledger, measure, measure_rounding, ulp
 from instep.parity._leaf import REQUIRED
-from instep.parity._records import Matched, Measurement
+from instep.parity._records import Matched, Measurement, Plan
 from instep.parity._summary import make_report
 
 
@@ -306,6 +307,118 @@ def test_json_says_what_the_rows_say(tmp_path):
         "relative": 1e-12, "floor_factor": 8.0, "noise": 1e-6, "draws": 3,
         "rounding_factor": 4.0, "rounding_ulps": 2.0,
     }  # fmt: skip
+
+
+# Rounding: the error of a leaf against that of PyTorch's own step.
+
+EPS = {
+    np.dtype(np.float32): 2.0**-23,
+    np.dtype(np.float16): 2.0**-10,
+    np.dtype(ml_dtypes.bfloat16): 2.0**-7,
+}
+ORACLE = np.linspace(1.0, 1.9, 10)  # so that the ulp of its maximum is the epsilon
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_the_bound_is_four_times_pytorch_and_two_ulp(dtype):
+    eps = EPS[dtype]
+    of_torch = (ORACLE + 8 * eps).astype(dtype)
+    e_torch = np.sqrt(np.mean((of_torch.astype(np.float64) - ORACLE) ** 2))
+    bound = 4 * e_torch + 2 * eps
+    for factor, status in ((0.999, Status.IN_STEP), (1.001, Status.DIVERGED)):
+        m = measure_rounding(1, ORACLE, ORACLE - factor * bound, [of_torch])
+        assert m.status is status and m.ratio == pytest.approx(factor)
+        assert (m.floor, m.bound) == pytest.approx((e_torch, bound))
+
+
+def test_the_largest_error_of_pytorch_counts():
+    lucky, own = ORACLE.astype(np.float32), (ORACLE * (1 + 1e-3)).astype(np.float32)
+    m = measure_rounding(1, ORACLE, ORACLE * (1 + 3e-3), [lucky, own, lucky])
+    assert m.status is Status.IN_STEP
+    assert measure_rounding(1, ORACLE, m.bound + ORACLE, [lucky]).status is Status.DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("value", "like", "expected"),
+    [
+        (1.0, np.float32(0), 2.0**-23),
+        (1.999, np.float32(0), 2.0**-23),
+        (2.0, np.float32(0), 2.0**-22),
+        (0.75, np.float64(0), 2.0**-24),  # a host number is float32 on the JAX side
+        (3.0, np.array(0, ml_dtypes.bfloat16), 2.0**-6),
+        (3.0, np.float16(0), 2.0**-9),
+        (3.0, np.int64(0), 0.0),
+        (0.0, np.float32(0), 0.0),
+    ],
+)
+def test_ulp(value, like, expected):
+    assert ulp(value, np.asarray(like)) == expected
+
+
+def test_what_would_pass_as_zeros_is_noise():
+    own = np.zeros(10, np.float32)
+    m = measure_rounding(1, ORACLE, ORACLE, [own])
+    assert m.status is Status.NOISE and m.bound > m.floor
+    zeros = np.zeros(10)
+    assert measure_rounding(1, zeros, zeros, [own]).status is Status.IN_STEP
+    assert measure_rounding(1, zeros, zeros + 1e-30, [own]).status is Status.DIVERGED
+
+
+def test_a_count_must_be_equal():
+    seven = np.array(7)
+    assert measure_rounding(1, seven, np.array(7), [seven]).status is Status.IN_STEP
+    assert measure_rounding(1, seven, np.array(8), [seven]).status is Status.DIVERGED
+
+
+def test_shapes_and_infinities_diverge_in_every_precision():
+    own = [ORACLE.astype(np.float32)]
+    for wrong in (ORACLE[:5], np.where(ORACLE > 1.5, np.inf, ORACLE), ORACLE * np.nan):
+        m = measure_rounding(1, ORACLE, wrong, own)
+        assert m.status is Status.DIVERGED and m.ratio == np.inf
+
+
+def test_what_the_optimizer_makes_of_a_noisy_gradient_is_noise_below_float64():
+    ledger = Ledger()
+    there = observed(1)
+    noisy = there | {OF_W["gradient"]: 2 * there[OF_W["gradient"]]}
+    ledger.judge(1, there, [noisy], there)
+    of_w = {leaf for leaf in ledger.measurements if leaf.name.startswith("w")}
+    assert ledger.noise(1) == of_w and ledger.noise(2) == set()
+    low = Ledger(Plan("float32", synced=True))
+    wrong = {leaf: value * 2 for leaf, value in there.items()}
+    low.judge(1, there, [there], wrong, noise=ledger.noise(1))
+    found = {leaf: m[-1].status for leaf, m in low.measurements.items()}
+    assert {leaf for leaf, status in found.items() if status is Status.NOISE} == of_w
+    assert set(found.values()) == {Status.NOISE, Status.DIVERGED}
+
+
+def test_the_worst_verdict_counts():
+    def ledger(plan, change):
+        made = Ledger(plan)
+        for step in range(3):
+            there = observed(step)
+            made.judge(step, there, [there], change(step, dict(there)))
+        return made
+
+    plans = [Plan(), Plan(synced=True), Plan("float32", synced=True)]
+    for i, plan in enumerate(plans):
+        ledgers = [
+            ledger(p, scaled(LOSS, 1.5, at=2) if p is plan else lambda step, seen: seen)
+            for p in plans
+        ]
+        report = make_report(ledgers, 2, [])
+        assert report.verdict is Verdict.NOT_IN_STEP
+        assert report.first_divergence.walk == plan.name
+        assert [walk.in_step for walk in report.walks] == [j != i for j in range(3)]
+        assert report.reason.startswith("the loss stage" if i == 0 else f"{plan.name}: the")
+        hidden = [
+            ledger(p, _without_loss if p is plan else lambda step, seen: seen) for p in plans
+        ]
+        assert make_report(hidden, 2, []).verdict is Verdict.INCONCLUSIVE
+
+
+def _without_loss(step, seen):
+    return {leaf: value for leaf, value in seen.items() if leaf != LOSS}
 
 
 def test_the_numbers_are_the_documented_ones():
