@@ -332,7 +332,7 @@ def test_a_frozen_layer_may_be_a_buffer_of_the_jax_half():
     ("make", "hint"),
     [
         (lambda: _with_dropout(linear_pair()), "dropout is active (1)"),
-        (lambda: linear_pair(lambda p, x: _in_float32(p, x)), "float32's: look for a cast"),
+        (lambda: _float32_constant(), "float32's: look for a cast"),
     ],
 )
 def test_hints(make, hint):
@@ -528,6 +528,9 @@ def _with_dropout(pair):
     )
 
 
-def _in_float32(params, x):
-    y = (x @ params["kernel"] + params["bias"]).astype(jnp.float32)
-    return (y**2).mean()
+def _float32_constant():
+    def loss_fn(params, x):
+        y = x @ params["kernel"] + params["bias"]
+        return (y**2).mean() * jnp.float32(0.1)
+
+    return linear_pair(loss_fn, lambda model, x: (model(x) ** 2).mean() * 0.1)

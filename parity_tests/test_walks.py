@@ -105,6 +105,38 @@ def test_rounding_that_float64_cannot_see():
     assert "float32 re-synchronised, step 1" in str(report)
 
 
+def torch_upcast(model, x):
+    y = model(x).float()
+    return torch.softmax(y, -1, dtype=torch.float32).square().mean()
+
+
+def jax_upcast(params, x):
+    y = (x @ params["kernel"] + params["bias"]).astype(jnp.float32)
+    return (jax.nn.softmax(y) ** 2).mean(dtype=jnp.float32)
+
+
+@pytest.mark.parametrize("upcast", ["torch", "jax", "both"])
+def test_casts_to_float32_are_lifted_in_float64_walks(upcast):
+    """As RMSNorm and softmax have them: right where people train, and not a rounding here."""
+
+    def torch_loss(model, x):
+        return torch.softmax(model(x), -1).square().mean()
+
+    def loss_fn(params, x):
+        return (jax.nn.softmax(x @ params["kernel"] + params["bias"]) ** 2).mean()
+
+    pair = linear_pair(
+        loss_fn if upcast == "torch" else jax_upcast,
+        torch_loss if upcast == "jax" else torch_upcast,
+    )
+    report = parity.run(pair, steps=3, precisions=["float32", "bfloat16"])
+    assert report.in_step, report
+    with jax.enable_x64(True):  # nothing is lifted any more
+        y = jax.jit(jax_upcast)({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, jnp.ones(3))
+    assert y.dtype == jnp.float32
+    assert torch_upcast(nn.Linear(3, 2).double(), torch.ones(3).double()).dtype is torch.float32
+
+
 def test_chaos_ends_the_free_walk_and_not_the_others():
     """p - 1.0 * dloss/dp = 4 p (1 - p): the logistic map, which doubles every error."""
     torch.manual_seed(0)

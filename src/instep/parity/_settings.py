@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import jax
 import torch
 
 from ..bridge._torch_loop import TorchLoop
+from ._lift import LiftTorch, lift_jax
 
 
 _FLAGS = [
@@ -23,9 +24,10 @@ _FLAGS = [
 def precision(dtype: str) -> Iterator[None]:
     """The surroundings of a step in ``dtype``.
 
-    Float64: PyTorch's default dtype and ``jax_enable_x64`` are on. Lower: float32 is the
-    default dtype, as where people train. Matrix products are not shortened to TF32 on either
-    side, unless a loop asks for it, and cuDNN is deterministic.
+    Float64: it is PyTorch's default dtype, ``jax_enable_x64`` is on, and casts to fewer bits
+    are lifted. Lower: float32 is the default dtype, as where people train. Matrix products
+    are not shortened to TF32 on either side, unless a loop asks for it, and cuDNN is
+    deterministic.
     """
     double = dtype == "float64"
     default = torch.get_default_dtype()
@@ -34,7 +36,12 @@ def precision(dtype: str) -> Iterator[None]:
     try:
         for module, name, value in _FLAGS:
             setattr(module, name, value)
-        with jax.enable_x64(double), jax.default_matmul_precision("highest"):
+        with ExitStack() as stack:
+            stack.enter_context(jax.enable_x64(double))
+            stack.enter_context(jax.default_matmul_precision("highest"))
+            if double:
+                stack.enter_context(lift_jax())
+                stack.enter_context(LiftTorch())
             yield
     finally:
         torch.set_default_dtype(default)
