@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,7 +12,8 @@ import numpy as np
 
 from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._state import PyTree, View
-from ..bridge._weights import Links, weights_to_torch
+from .._trees import named_leaves
+from ..bridge._weights import WeightMap, arrays_to_torch
 from ._leaf import Leaf, Observation
 from ._opt_state import learning_rate, slots
 
@@ -24,7 +25,7 @@ class JaxWalk:
     state: PyTree
     view: View  # what stands before the first step
     step: Callable[[PyTree, PyTree], tuple[PyTree, View]]
-    links: Links = ()
+    links: WeightMap = field(default_factory=WeightMap)
     parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
 
     def start(self) -> Observation:
@@ -42,10 +43,13 @@ class JaxWalk:
         for kind, tree in (("gradient", view.grads), ("clipped gradient", view.clipped_grads)):
             if tree is not None:
                 # A parameter that PyTorch has frozen may be a buffer here: no gradient is zero.
-                zeros = weights_to_torch(self.links, jax.tree.map(np.zeros_like, view.buffers))
-                arrays = {n: z for n, z in zeros.items() if n in self.parameters}
-                arrays |= weights_to_torch(self.links, tree)
-                seen |= {Leaf(kind, name): array for name, array in arrays.items()}
+                zeros = named_leaves(jax.tree.map(np.zeros_like, view.buffers))
+                arrays = arrays_to_torch(self.links.links, zeros | named_leaves(tree))
+                seen |= {
+                    Leaf(kind, name): array
+                    for name, array in arrays.items()
+                    if name in self.parameters
+                }
         held = self._held(view)
         seen |= {
             Leaf("update", leaf.name): value - before[leaf]
@@ -56,11 +60,13 @@ class JaxWalk:
 
     def _standing(self, view: View) -> Observation:
         seen = self._held(view)
-        by_name = {link.jax: link for link in self.links}
+        by_slot: dict[str, dict[str, np.ndarray]] = {}
         for (name, slot), value in slots(view.opt_state).items():
-            link, array = by_name[name], np.asarray(value)
-            array = array if array.ndim == 0 else link.layout.to_torch(array)
-            seen[Leaf("state", f"{link.torch}.{slot}")] = array
+            by_slot.setdefault(slot, {})[name] = np.asarray(value)
+        for slot, named in by_slot.items():
+            arrays = arrays_to_torch(self.links.links, _matrices(named))
+            arrays |= _scalars(self.links, named)
+            seen |= {Leaf("state", f"{name}.{slot}"): array for name, array in arrays.items()}
         rate = learning_rate(view.opt_state)
         if rate is not None:
             seen[Leaf("lr", "group 0")] = np.asarray(rate)
@@ -68,12 +74,32 @@ class JaxWalk:
 
     def _held(self, view: View) -> Observation:
         """Parameters and buffers, each under the kind that PyTorch gives it."""
-        arrays = weights_to_torch(self.links, view.params)
-        arrays |= weights_to_torch(self.links, view.buffers)
+        named = named_leaves(view.params) | named_leaves(view.buffers)
+        arrays = arrays_to_torch(
+            self.links.links, {name: np.asarray(leaf) for name, leaf in named.items()}
+        )
         return {
             Leaf("parameter" if name in self.parameters else "buffer", name): array
             for name, array in arrays.items()
         }
+
+
+def _matrices(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in named.items() if array.ndim}
+
+
+def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> Observation:
+    """A number per leaf, such as a step count, counts for every tensor of its link.
+
+    Leaves of one link that disagree have no common number; their mean is that of neither.
+    """
+    found = {}
+    for link in weights.links:
+        values = [named[name] for name in link.jax if name in named and not named[name].ndim]
+        if values and len(values) == len(link.jax):
+            alike = all(value == values[0] for value in values)
+            found |= dict.fromkeys(link.torch, values[0] if alike else np.mean(values))
+    return found
 
 
 def native(loop: JaxLoop) -> JaxWalk:

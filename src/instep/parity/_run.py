@@ -15,7 +15,7 @@ from .._loop import OpaqueLoop
 from ..bridge._copy import copy_loop
 from ..bridge._tensors import batch_of, to_dtype
 from ..bridge._torch_loop import TorchLoop, windows
-from ..bridge._transfer import link, model_arrays, start_from, write_model
+from ..bridge._transfer import link, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _jax_side, _torch_side
 from ._floor import OneUlp
@@ -70,9 +70,7 @@ def _walk(
     walk = _start_jax(pair, reference, first)
     copies = [(copy_loop(reference), OneUlp(seed)) for seed in range(DRAWS)]
 
-    linked = {link.torch for link in walk.links}
-    alone = frozenset(model_arrays(reference).keys() - linked)
-    ledger = Ledger(scheduled=pair.torch.scheduler is not None, alone=alone)
+    ledger = Ledger(scheduled=pair.torch.scheduler is not None, alone=walk.links.alone)
     ledger.judge(0, _torch_side.start(reference), [], walk.start())
     for n in range(1, steps + 1):
         with _blame("the batches of the PyTorch half", n):
@@ -87,7 +85,7 @@ def _walk(
         on_step(n)
         if not ledger.measurements[Leaf("loss", "loss")][-1].judged:
             break  # rounding decides the loss, or it is not finite: so it goes on
-    return ledger, {link.torch: link.jax for link in walk.links}
+    return ledger, walk.links.names
 
 
 def _torch_step(
@@ -122,8 +120,7 @@ def _start_jax(pair: Pair, reference: TorchLoop, window: list[Any]) -> JaxWalk:
         view = walk.view
         with _blame("Pair.weights"):
             links = link(pair.weights, reference, view.params, view.buffers)
-            for tree in (view.params, view.buffers):
-                write_model(reference, weights_to_torch(links, tree))
+            write_model(reference, weights_to_torch(links, view.params, view.buffers))
     else:
         with _blame("Pair.weights"):
             links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
