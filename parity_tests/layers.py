@@ -17,6 +17,7 @@ from flax import linen, nnx
 from torch import nn
 
 from instep import bridge
+from sequences import attention
 
 
 def random_torch(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -110,7 +111,13 @@ def _attention(bias: bool = True, kdim: int | None = None) -> Case:
         lambda: nn.MultiheadAttention(6, 2, bias=bias, kdim=kdim, vdim=kdim, batch_first=True),
         (2, 3, 6),
         lambda: nnx.MultiHeadAttention(
-            2, 6, in_kv_features=kdim, decode=False, rngs=R(), **options
+            2,
+            6,
+            in_kv_features=kdim,
+            attention_fn=attention,
+            decode=False,
+            rngs=R(),
+            **options,
         ),
         lambda: linen.MultiHeadDotProductAttention(2, **options),
         inputs=cross_attention if kdim else self_attention,

@@ -64,10 +64,11 @@ def test_the_layer_computes_the_same(name, flavour, x64):
     assert_in_step(theirs, first(np.asarray(ours)), name)
 
 
-@pytest.mark.parametrize(("name", "flavour"), MATRIX)
+@pytest.mark.parametrize(
+    ("name", "flavour"),
+    [case for case in MATRIX if "transpose_kernel" not in case[0]],  # which no name tells
+)
 def test_auto_finds_what_the_rule_says(name, flavour, x64):
-    if "transpose_kernel" in name:
-        pytest.skip("no name tells auto about transpose_kernel")
     case, module, params, buffers, _ = set_up(name, flavour)
     auto, rule = (match(r, module, params, buffers) for r in ("auto", [case.rule()]))
     assert [(x.torch, x.jax, x.layout.name) for x in auto.links] == [
