@@ -66,6 +66,13 @@ def lstm_torch_half() -> instep.TorchLoop:
 # The LSTM as a Flax user writes it; only the second bias is PyTorch's.
 
 
+def embedding(rngs: nnx.Rngs) -> nnx.Embed:
+    """``nnx.Embed`` that follows the dtype of its parameter instead of the one at birth."""
+    embed = nnx.Embed(V, E, rngs=rngs)
+    embed.dtype = None
+    return embed
+
+
 def two_bias_cell(inputs: int, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
     cell = nnx.OptimizedLSTMCell(inputs, WIDTH, rngs=rngs)
     cell.dense_i = nnx.Linear(inputs, 4 * WIDTH, rngs=rngs)
@@ -74,7 +81,7 @@ def two_bias_cell(inputs: int, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
 
 class FlaxLSTM(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
-        self.embed = nnx.Embed(V, E, rngs=rngs)
+        self.embed = embedding(rngs)
         sizes = [E] + [WIDTH] * (LAYERS - 1)
         self.lstm = nnx.List([nnx.RNN(two_bias_cell(size, rngs)) for size in sizes])
         self.head = nnx.Linear(WIDTH, V, rngs=rngs)
@@ -184,7 +191,7 @@ class FlaxBlock(nnx.Module):
 
 class FlaxEncoder(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
-        self.embed = nnx.Embed(V, E, rngs=rngs)
+        self.embed = embedding(rngs)
         self.position = nnx.Param(jnp.zeros((T, E)))
         self.blocks = nnx.List([FlaxBlock(rngs) for _ in range(LAYERS)])
         self.norm = layer_norm(rngs)

@@ -268,6 +268,11 @@ def half_a_layer():
         (lambda: match(["fc"], TORCH, JAX), TypeError, r"got 'fc'"),
         (lambda: match(bridge.linear("fc"), TORCH, JAX), TypeError, r"got linear\('fc'\)"),
         (lambda: match("auto", TORCH, JAX), TypeError, r"Give match_weights the nn.Module"),
+        (
+            lambda: bridge.linear("fc", names={"w": "kernel"}),
+            ValueError,
+            r"linear has no leaves called \['w'\].*\['bias', 'kernel', 'weight'\]",
+        ),
         (lambda: match([], [W], JAX), TypeError, r"is a list; give an nn.Module"),
         (lambda: match([], TORCH, JAX, JAX), ValueError, r"are in params and in buffers"),
         (

@@ -6,7 +6,7 @@ The kind of a layer is its class. Its name on the JAX side is, in this order,
 2. the same path but for how lists are written: ``layers_0``, ``layers.0`` and ``0``;
 3. the name that Linen made, ``Dense_0``, ``Dense_1``, ...: the n-th of its class in order of
    creation is the n-th PyTorch layer of that kind in order of registration, if both sides
-   have equally many left.
+   have equally many left. (``Dense(1)(Dense(2)(x))`` creates the outer layer first.)
 
 Shapes are never asked. A recurrent layer is looked for inside ``nnx.RNN`` (``cell``), inside
 ``nnx.Bidirectional`` (``forward_rnn``, ``backward_rnn``), and layer by layer under its

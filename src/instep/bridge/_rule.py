@@ -63,9 +63,20 @@ def pair(torch: str | Iterable[str], jax: str | Iterable[str], layout: Layout, *
 def layer_rule(
     kind: str, torch: str, jax: str | None, names: Names, variants: Iterable[Variant]
 ) -> Rule:
-    """The rule of a layer from variants whose names are relative to it."""
+    """The rule of a layer from variants whose names are relative to it.
+
+    Raises:
+      ValueError: ``names`` renames what no variant has.
+    """
     jax = torch if jax is None else jax
     names = {} if names is None else names
+    variants = tuple(variants)
+    known = {part for variant in variants for part in _parts(variant)}
+    if unknown := sorted(names.keys() - known):
+        raise ValueError(
+            f"{kind} has no leaves called {unknown}, which names renames; it has "
+            f"{sorted(known)}."
+        )
 
     def renamed(name: str) -> str:
         return ".".join(names.get(part, part) for part in name.split("."))
@@ -78,12 +89,18 @@ def layer_rule(
             rule=kind,
         )
 
+    # A name that now stands for another leaf is no longer its own.
+    meant = [v for v in variants if not (_parts(v) - names.keys()) & set(names.values())]
     return Rule(
         kind,
         torch,
         jax,
-        tuple(replace(v, links=tuple(absolute(link) for link in v.links)) for v in variants),
+        tuple(replace(v, links=tuple(absolute(link) for link in v.links)) for v in meant),
     )
+
+
+def _parts(variant: Variant) -> set[str]:
+    return {part for link in variant.links for name in link.jax for part in name.split(".")}
 
 
 def join(module: str, leaf: str) -> str:
