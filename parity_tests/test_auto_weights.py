@@ -13,6 +13,7 @@ from torch import nn
 from conftest import assert_bitwise, assert_in_step
 from instep import bridge
 from instep.bridge import match_weights as match
+from instep.parity._jax_side import _scalars
 from instep.workloads import digits_cnn, digits_mlp
 from layers import CASES, F64, SIDES, R, random_torch, two_biases
 
@@ -286,3 +287,14 @@ def test_a_wrong_layout_that_fits_computes_something_else(name, x64):
             outputs.append(forward(there, buffers, *map(jnp.asarray, case.inputs(x))))
     with pytest.raises(AssertionError, match="diverged"):
         assert_in_step(*outputs)
+
+
+def test_a_step_count_of_several_leaves_that_disagree_equals_neither():
+    module = nn.ModuleDict({"attn": nn.MultiheadAttention(4, 2, bias=False)})
+    kernels = {n: {"kernel": np.ones((4, 2, 2))} for n in ("query", "key", "value")}
+    tree = {"attn": kernels | {"out": {"kernel": np.ones((2, 2, 4))}}}
+    weights = match("auto", module, tree)
+    counts = {f"attn.{n}.kernel": np.array(3) for n in (*kernels, "out")}
+    name = "attn.in_proj_weight"
+    assert _scalars(weights, counts)[name] == 3
+    assert 2 < _scalars(weights, counts | {"attn.key.kernel": np.array(2)})[name] < 3

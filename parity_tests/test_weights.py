@@ -22,7 +22,7 @@ def tensors(module: nn.Module) -> dict[str, np.ndarray]:
 
 
 def set_up(name: str, flavour: str):
-    """The rule as Linen's cells are named, the PyTorch module and the Flax sides."""
+    """The case, its PyTorch module, and params, buffers and forward of its Flax layer."""
     case = CASES[name]
     return case, random_torch(case.torch()), *SIDES[flavour](case)
 
@@ -124,6 +124,13 @@ def test_every_dtype_crosses_to_the_bit(dtype):
     assert tree["kernel"].dtype == jnp.dtype(dtype) and tree["kernel"].shape == (4, 3)
     back = bridge.array_to_tensor(bridge.weights_to_torch(weights, tree)["weight"])
     assert back.dtype is values.dtype and torch.equal(back, values)
+
+
+def test_an_array_of_a_tensor_is_a_copy():
+    tensor = torch.zeros(3)
+    arrays = bridge.tensor_to_array(tensor), bridge.array_to_tensor(np.zeros(3))
+    tensor.fill_(1.0)
+    assert not arrays[0].any() and not arrays[1].any()
 
 
 def test_bfloat16_attention_survives_packing():
@@ -257,8 +264,7 @@ def test_unmatched_and_doubly_matched_leaves_are_listed(rules, torch_side, jax_s
 
 
 def half_a_layer():
-    weights = match("auto", nn.Linear(3, 2), {"kernel": W.T}, {"bias": B})
-    return weights
+    return match("auto", nn.Linear(3, 2), {"kernel": W.T}, {"bias": B})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ _BITS = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.int16)}
 def tensor_to_array(tensor: Any) -> np.ndarray:
     """A copy in the dtype that NumPy calls the same; bfloat16 is that of ``ml_dtypes``."""
     if not torch.is_tensor(tensor):
-        return np.asarray(tensor)
+        return np.array(tensor)
     tensor = tensor.detach().cpu()
     try:
         return tensor.numpy().copy()

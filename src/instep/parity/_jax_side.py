@@ -88,12 +88,12 @@ def _matrices(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array for name, array in named.items() if array.ndim}
 
 
-def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> Observation:
+def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> dict[str, Any]:
     """A number per leaf, such as a step count, counts for every tensor of its link.
 
     Leaves of one link that disagree have no common number; their mean is that of neither.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for link in weights.links:
         values = [named[name] for name in link.jax if name in named and not named[name].ndim]
         if values and len(values) == len(link.jax):
