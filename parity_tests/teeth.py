@@ -327,7 +327,4 @@ def _torch_half_with_dampening(dampening: float) -> instep.TorchLoop:
 
 
 def _untransposed(name: str):
-    return (
-        *bridge.tensor(f"{name}.weight", f"{name}.kernel"),
-        *bridge.tensor(f"{name}.bias"),
-    )
+    return bridge.linear(name, names={"weight": "kernel"})

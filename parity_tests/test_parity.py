@@ -420,9 +420,9 @@ def test_json(tmp_path):
         (
             lambda: replace(linear_pair(), weights=bridge.linear("")),
             TypeError,
-            r"Pair.weights is a list of rules.*got \(?Link",
+            r"weights are .auto. or a list of rules.*got linear\(''\)",
         ),
-        (lambda: replace(linear_pair(), weights="auto"), TypeError, r"got 'auto'"),
+        (lambda: replace(linear_pair(), weights="all"), TypeError, r"got 'all'"),
         (
             lambda: replace(linear_pair().torch, model=[nn.Linear(3, 2)]),
             TypeError,

@@ -5,16 +5,43 @@ from .._compat import require as _require
 
 _require("torch", "instep.bridge")
 
-from ._torch_loop import TorchLoop as TorchLoop
-from ._weights import (
+from ._arrays import array_to_tensor as array_to_tensor, tensor_to_array as tensor_to_array
+from ._layout import (
+    CONV as CONV,
+    CONV_TRANSPOSE as CONV_TRANSPOSE,
+    CONV_TRANSPOSE_KERNEL as CONV_TRANSPOSE_KERNEL,
+    LINEAR as LINEAR,
+    SAME as SAME,
     Layout as Layout,
-    Link as Link,
+    flattened as flattened,
+    heads_bias as heads_bias,
+    heads_in as heads_in,
+    heads_out as heads_out,
+    one as one,
+    rows as rows,
+)
+from ._match import match_weights as match_weights
+from ._rule import Link as Link, Rule as Rule
+from ._rules import (
     batch_norm as batch_norm,
     conv as conv,
+    conv_transpose as conv_transpose,
+    embedding as embedding,
+    group_norm as group_norm,
+    layer_norm as layer_norm,
     linear as linear,
-    match_weights as match_weights,
+    rms_norm as rms_norm,
     tensor as tensor,
     torch_only as torch_only,
+)
+from ._rules_sequence import (
+    gru as gru,
+    lstm as lstm,
+    multihead_attention as multihead_attention,
+)
+from ._torch_loop import TorchLoop as TorchLoop
+from ._weights import (
+    WeightMap as WeightMap,
     weights_to_jax as weights_to_jax,
     weights_to_torch as weights_to_torch,
 )

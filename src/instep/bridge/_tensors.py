@@ -7,11 +7,10 @@ import dataclasses
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 import torch
 
 from .._batch import stack
+from ._arrays import tensor_to_array
 
 
 def map_tensors(fn: Callable[[torch.Tensor], Any], tree: Any) -> Any:
@@ -42,23 +41,7 @@ def to_dtype(tree: Any, dtype: torch.dtype) -> Any:
 
 def to_numpy(tree: Any) -> Any:
     """A copy of ``tree`` with NumPy arrays, which share no memory with its tensors."""
-    return map_tensors(tensor_array, tree)
-
-
-def tensor_array(tensor: torch.Tensor) -> np.ndarray:
-    """A NumPy copy of ``tensor`` on the host, in its dtype, bit for bit."""
-    tensor = tensor.detach().cpu()
-    if tensor.dtype is torch.bfloat16:  # NumPy itself has none
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
-    return tensor.numpy().copy()
-
-
-def array_tensor(array: Any) -> torch.Tensor:
-    """A tensor with a copy of ``array``, in its dtype, bit for bit."""
-    array = np.array(array)
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.as_tensor(array.view(np.int16)).view(torch.bfloat16)
-    return torch.as_tensor(array)
+    return map_tensors(tensor_to_array, tree)
 
 
 def batch_of(window: list[Any], convert: Callable[[Any], Any]) -> Any:

@@ -1,210 +1,174 @@
-"""Weights across: which PyTorch tensor is which JAX leaf, and in which layout.
-
-A rule is explicit. The layout follows from the kind of layer, never from shapes, so a square
-weight is transposed like any other.
-"""
+"""Weights across, both ways, and the table of what is what."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
+from torch import nn
 
 from .._state import PyTree
 from .._trees import named_leaves
+from ._arrays import tensor_to_array
+from ._rule import Link
+
+
+Arrays = Mapping[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A change of axes and back. ``to_torch(to_jax(x))`` is ``x``, bit for bit."""
-
-    name: str
-    to_jax: Callable[[np.ndarray], np.ndarray]
-    to_torch: Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Link:
-    """One tensor of a ``state_dict`` and one leaf of the JAX params or buffers."""
-
-    torch: str
-    jax: str
-    layout: Layout
-    optional: bool = False  # the JAX side may lack it: then PyTorch's tensor stands alone
-
-
-Rule = tuple[Link, ...]  # of one layer
-Links = tuple[Link, ...]  # of a whole model
-
-SAME = Layout("same layout", lambda w: w, lambda w: w)
-LINEAR = Layout("(out, in) -> (in, out)", lambda w: w.T, lambda w: w.T)
-CONV = Layout(
-    "(out, in, *kernel) -> (*kernel, in, out)",
-    lambda w: np.moveaxis(w, (1, 0), (-2, -1)),
-    lambda w: np.moveaxis(w, (-2, -1), (1, 0)),
-)
-
-
-def linear(torch: str, jax: str | None = None, *, flattened: tuple[int, ...] = ()) -> Rule:
-    """``nn.Linear`` and ``flax.nnx.Linear``: weight (out, in) is kernel (in, out).
+class WeightMap:
+    """What ``match_weights`` found. ``print`` it for the table.
 
     Args:
-      torch: name of the module in the ``state_dict``.
-      jax: name of the layer on the JAX side; None: the same name.
-      flattened: shape ``(C, *spatial)`` of what was flattened before this layer, where
-        PyTorch flattened channels first and JAX channels last.
+      links: one per group of tensors that cross together, in the order of the rules.
+      torch, jax: the shapes of both sides, by name.
+      tied: further names of tied PyTorch tensors, and the name in ``links``.
     """
-    jax = torch if jax is None else jax
-    layout = _flattened(flattened) if flattened else LINEAR
-    return (
-        Link(_join(torch, "weight"), _join(jax, "kernel"), layout),
-        Link(_join(torch, "bias"), _join(jax, "bias"), SAME),
-    )
+
+    links: tuple[Link, ...] = ()
+    torch: Shapes = field(default_factory=dict)
+    jax: Shapes = field(default_factory=dict)
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The JAX name of every PyTorch tensor that has one; several are joined by commas."""
+        return {name: ", ".join(x.jax) for x in self.links if x.jax for name in x.torch}
+
+    @property
+    def alone(self) -> frozenset[str]:
+        """The PyTorch tensors that have no JAX leaf."""
+        return frozenset(self.torch) - self.names.keys()
+
+    @property
+    def inexact(self) -> tuple[Link, ...]:
+        """The links that compute the same but cannot train in step."""
+        return tuple(link for link in self.links if link.inexact)
+
+    def __str__(self):
+        return _table(self)
 
 
-def conv(torch: str, jax: str | None = None) -> Rule:
-    """``nn.Conv1d/2d/3d`` and ``flax.nnx.Conv``: OIHW is HWIO. Arguments as for ``linear``."""
-    jax = torch if jax is None else jax
-    return (
-        Link(_join(torch, "weight"), _join(jax, "kernel"), CONV),
-        Link(_join(torch, "bias"), _join(jax, "bias"), SAME),
-    )
-
-
-def batch_norm(torch: str, jax: str | None = None) -> Rule:
-    """``nn.BatchNorm1d/2d/3d`` and ``flax.nnx.BatchNorm``. Arguments as for ``linear``.
-
-    ``num_batches_tracked`` counts calls and has no effect unless ``momentum=None``; Flax has
-    no such variable, and it is then PyTorch's alone.
-    """
-    jax = torch if jax is None else jax
-    names = {
-        "weight": "scale",
-        "bias": "bias",
-        "running_mean": "mean",
-        "running_var": "var",
-    }
-    links = (Link(_join(torch, t), _join(jax, j), SAME) for t, j in names.items())
-    counter = "num_batches_tracked"
-    return *links, Link(_join(torch, counter), _join(jax, counter), SAME, optional=True)
-
-
-def tensor(torch: str, jax: str | None = None, layout: Layout = SAME) -> Rule:
-    """One tensor of the ``state_dict`` and one leaf, in the same layout or a given one."""
-    return (Link(torch, torch if jax is None else jax, layout),)
-
-
-def torch_only(torch: str) -> Rule:
-    """A buffer of the PyTorch model that has no counterpart, such as a constant mask."""
-    return (Link(torch, torch, SAME, optional=True),)
-
-
-def _join(module: str, leaf: str) -> str:
-    """``"fc.weight"``; the root module has the empty name."""
-    return f"{module}.{leaf}" if module else leaf
-
-
-def match_weights(
-    rules: Iterable[Rule], torch: Mapping[str, Any], jax: Mapping[str, Any]
-) -> Links:
-    """The links that hold between two sets of named arrays.
-
-    A link whose two ends are both absent (the bias of a layer without one) is left out, and
-    so is an optional one whose JAX end is absent.
+def weights_to_jax(
+    weights: WeightMap, torch: nn.Module | Mapping[str, Any], like: PyTree
+) -> PyTree:
+    """A tree like ``like`` that holds copies of the PyTorch weights, as NumPy arrays.
 
     Args:
-      rules: from ``linear``, ``conv``, ``batch_norm``, ``tensor``, ``torch_only``.
-      torch: ``state_dict`` names to arrays.
-      jax: leaf names of params and buffers to arrays.
+      weights: from ``match_weights``.
+      torch: the module, its ``state_dict``, or arrays by ``state_dict`` name. Every dtype
+        stays as it is, bfloat16 too.
+      like: params, or buffers, as ``match_weights`` saw them; its leaves are not read.
 
     Raises:
-      ValueError: a leaf of either side is matched by no rule or by more than one, or the
-        shapes of a pair do not fit.
+      ValueError: a tensor is missing, or ``like`` has a leaf that the map does not know.
     """
-    links = [link for rule in rules for link in rule if link.torch in torch or link.jax in jax]
-    both = tuple(link for link in links if not link.optional or link.jax in jax)
-    problems = [
-        *_unmatched("PyTorch", torch, [link.torch for link in links]),
-        *_unmatched("JAX", jax, [link.jax for link in both]),
-        *_misfits(both, torch, jax),
-    ]
-    if problems:
+    if isinstance(torch, nn.Module):
+        torch = dict([*torch.named_parameters(), *torch.named_buffers()])
+    names = list(named_leaves(like))
+    wanted = [link for link in weights.links if set(link.jax) & set(names)]
+    missing = sorted({n for link in wanted for n in link.torch} - torch.keys())
+    unknown = sorted(set(names) - {n for link in wanted for n in link.jax})
+    if missing or unknown:
         raise ValueError(
-            "the weights of the two sides do not match:\n"
-            + "\n".join(f"  {problem}" for problem in problems)
-            + f"\n  PyTorch has: {_shapes(torch)}\n  JAX has: {_shapes(jax)}\n"
-            "Give every tensor exactly one rule: bridge.linear, conv, batch_norm, tensor or "
-            "torch_only."
+            f"the weights do not fit the map: PyTorch's {missing} are not there and the JAX "
+            f"leaves {unknown} have no link. Give the trees that match_weights saw (buffers "
+            f"that are not persistent are in the module, not in its state_dict)."
         )
-    return both
-
-
-def weights_to_jax(links: Links, torch: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
-    """A tree like ``like`` that holds the PyTorch arrays."""
-    named = {link.jax: link.layout.to_jax(torch[link.torch]) for link in links}
-    leaves = [named[name] for name in named_leaves(like)]
+    arrays = {n: tensor_to_array(torch[n]) for link in wanted for n in link.torch}
+    named = arrays_to_jax(wanted, arrays)
+    leaves = [np.array(named[name], order="C") for name in names]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def weights_to_torch(links: Links, tree: PyTree) -> dict[str, np.ndarray]:
-    """The leaves of ``tree`` that have a link, by ``state_dict`` name, in PyTorch's layout."""
-    named = named_leaves(tree)
-    return {
-        link.torch: link.layout.to_torch(np.asarray(named[link.jax]))
-        for link in links
-        if link.jax in named
+def weights_to_torch(
+    weights: WeightMap, params: PyTree, buffers: PyTree = None
+) -> dict[str, np.ndarray]:
+    """Copies of the leaves by ``state_dict`` name, in PyTorch's layout.
+
+    Tensors that PyTorch has alone, such as ``num_batches_tracked``, are not among them, tied
+    ones are under each of their names. Write them back with::
+
+        tensors = {name: bridge.array_to_tensor(a) for name, a in arrays.items()}
+        model.load_state_dict(model.state_dict() | tensors)
+
+    Args:
+      weights: from ``match_weights``.
+      params, buffers: either may be absent; then so are its tensors.
+
+    Raises:
+      ValueError: only a part of the leaves that form one tensor is there.
+    """
+    named = named_leaves(params) | named_leaves(buffers)
+    for link in weights.links:
+        absent = [name for name in link.jax if name not in named]
+        if absent and len(absent) < len(link.jax):
+            raise ValueError(
+                f"leaves {absent} are absent, and PyTorch's {', '.join(link.torch)} is made of "
+                f"{', '.join(link.jax)}. Give params and buffers together."
+            )
+    arrays = arrays_to_torch(weights.links, {n: np.asarray(leaf) for n, leaf in named.items()})
+    arrays = {name: np.array(array, order="C") for name, array in arrays.items()}
+    return arrays | {
+        name: arrays[first] for name, first in weights.tied.items() if first in arrays
     }
 
 
-def _flattened(shape: tuple[int, ...]) -> Layout:
-    """A linear layer after a flatten: features (C, *spatial) become (*spatial, C)."""
-    channels, *spatial = shape
-
-    def forward(w_OF):
-        w = w_OF.reshape(-1, channels, *spatial)
-        return np.moveaxis(w, (1, 0), (-2, -1)).reshape(-1, w_OF.shape[0])
-
-    def back(w_FO):
-        w = w_FO.reshape(*spatial, channels, -1)
-        return np.moveaxis(w, (-2, -1), (1, 0)).reshape(w_FO.shape[1], -1)
-
-    return Layout(f"(out, {shape} flattened) -> (channels last, out)", forward, back)
-
-
-def _unmatched(side: str, names: Mapping[str, Any], linked: list[str]) -> list[str]:
-    count = Counter(linked)
-    return [
-        *(f"{side} leaf {name!r} has no rule" for name in names if not count[name]),
-        *(f"{side} leaf {name!r} has {n} rules" for name, n in count.items() if n > 1),
-        *(
-            f"{side} has no leaf {name!r}, which a rule names"
-            for name in count
-            if name not in names
-        ),
-    ]
-
-
-def _misfits(links: Links, torch: Mapping[str, Any], jax: Mapping[str, Any]) -> list[str]:
-    problems = []
+def arrays_to_jax(links: tuple[Link, ...] | list[Link], torch: Arrays) -> dict[str, Any]:
+    """Named arrays across; a link whose tensors are not all there is passed over."""
+    named: dict[str, Any] = {}
     for link in links:
-        if link.torch not in torch or link.jax not in jax:
-            continue
-        given, wanted = np.asarray(torch[link.torch]), np.shape(jax[link.jax])
-        try:
-            shape = link.layout.to_jax(given).shape
-        except ValueError:
-            shape = None
-        if shape != wanted:
-            problems.append(
-                f"{link.torch!r} {given.shape} in {link.layout.name} is {shape}, but "
-                f"{link.jax!r} is {wanted}"
+        if link.jax and all(name in torch for name in link.torch):
+            leaves = link.layout.to_jax(*(torch[name] for name in link.torch))
+            named |= zip(link.jax, leaves, strict=True)
+    return named
+
+
+def arrays_to_torch(links: tuple[Link, ...] | list[Link], named: Arrays) -> dict[str, Any]:
+    """Named arrays back; a link whose leaves are not all there is passed over."""
+    arrays: dict[str, Any] = {}
+    for link in links:
+        if link.jax and all(name in named for name in link.jax):
+            tensors = link.layout.to_torch(*(named[name] for name in link.jax))
+            arrays |= zip(link.torch, tensors, strict=True)
+    return arrays
+
+
+def _table(weights: WeightMap) -> str:
+    rows = [("rule", "PyTorch", "JAX", "layout")]
+    for link in weights.links:
+        note = " [not exact]" if link.inexact else ""
+        rows.append(
+            (
+                link.rule,
+                _side(link.torch, weights.torch),
+                _side(link.jax, weights.jax) if link.jax else "-",
+                link.layout.name + note if link.jax else "PyTorch alone",
             )
-    return problems
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    head, *body = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    lines = [head, "  ".join("-" * width for width in widths), *body]
+    reasons = dict.fromkeys(link.inexact for link in weights.inexact)
+    return "\n".join([*lines, *(f"[not exact] {reason}" for reason in reasons)])
 
 
-def _shapes(named: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {np.shape(leaf)}" for name, leaf in named.items())
+def _side(names: tuple[str, ...], shapes: Shapes) -> str:
+    """``"fc.weight (2, 3)"``, or ``"attn.{query,key,value}.kernel, each (4, 2, 2)"``."""
+    sizes = [shapes.get(name, "absent") for name in names]
+    parts = [name.split(".") for name in names]
+    varying = [i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1]
+    alike = len(set(sizes)) == 1 and len({len(p) for p in parts}) == 1 and len(varying) == 1
+    if not alike:
+        return ", ".join(f"{n} {size}" for n, size in zip(names, sizes, strict=True))
+    (i,) = varying
+    middle = "{" + ",".join(p[i] for p in parts) + "}"
+    return f"{'.'.join([*parts[0][:i], middle, *parts[0][i + 1 :]])}, each {sizes[0]}"

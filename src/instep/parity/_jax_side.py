@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import numpy as np
 
 from .._loop import JaxLoop, initial_state, observed_step
 from .._state import PyTree, View
-from ..bridge._weights import Links, weights_to_jax, weights_to_torch
+from .._trees import named_leaves
+from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
 from ._leaf import Leaf, Observation
 from ._opt_state import learning_rate, slots, write_slots
 
@@ -32,7 +34,7 @@ class JaxWalk:
     step: Step
     write: Callable[[PyTree, View], PyTree]  # a state that shows another view
     obstacle: str | None = None  # why there is no such state
-    links: Links = ()
+    weights: WeightMap = field(default_factory=WeightMap)
     parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
 
     def start(self) -> Observation:
@@ -50,10 +52,13 @@ class JaxWalk:
         for kind, tree in (("gradient", view.grads), ("clipped gradient", view.clipped_grads)):
             if tree is not None:
                 # A parameter that PyTorch has frozen may be a buffer here: no gradient is zero.
-                zeros = weights_to_torch(self.links, jax.tree.map(np.zeros_like, view.buffers))
-                arrays = {n: z for n, z in zeros.items() if n in self.parameters}
-                arrays |= weights_to_torch(self.links, tree)
-                seen |= {Leaf(kind, name): array for name, array in arrays.items()}
+                zeros = named_leaves(jax.tree.map(np.zeros_like, view.buffers))
+                arrays = arrays_to_torch(self.weights.links, zeros | named_leaves(tree))
+                seen |= {
+                    Leaf(kind, name): array
+                    for name, array in arrays.items()
+                    if name in self.parameters
+                }
         held = self._held(view)
         seen |= {
             Leaf("update", leaf.name): value - before[leaf]
@@ -73,32 +78,41 @@ class JaxWalk:
         if self.obstacle:
             raise CannotSync(self.obstacle)
         arrays = {x.name: v for x, v in torch.items() if x.kind in ("parameter", "buffer")}
-        by_name = {link.torch: link for link in self.links}
-        known, values = slots(self.view.opt_state), {}
-        for leaf, value in torch.items():
-            name, _, slot = leaf.name.rpartition(".")
-            if leaf.kind != "state" or name not in by_name:
-                continue
-            link = by_name[name]
-            if (link.jax, slot) in known and value.shape == arrays[name].shape:
-                values[link.jax, slot] = link.layout.to_jax(value)
-            elif value.ndim:
-                raise CannotSync(f"the JAX side does not show the {slot} of {name}")
         view = replace(
             self.view,
-            params=weights_to_jax(self.links, arrays, self.view.params),
-            buffers=weights_to_jax(self.links, arrays, self.view.buffers),
-            opt_state=write_slots(self.view.opt_state, values),
+            params=weights_to_jax(self.weights, arrays, self.view.params),
+            buffers=weights_to_jax(self.weights, arrays, self.view.buffers),
+            opt_state=write_slots(self.view.opt_state, self._slots_of(torch)),
         )
         self.state, self.view = self.write(self.state, view), view
 
+    def _slots_of(self, torch: Observation) -> dict[tuple[str, str], np.ndarray]:
+        """PyTorch's optimizer state that is shaped like its parameter, where JAX keeps it."""
+        by_slot: dict[str, dict[str, np.ndarray]] = {}
+        for leaf, value in torch.items():
+            name, _, slot = leaf.name.rpartition(".")
+            if leaf.kind == "state" and value.shape == torch[Leaf("parameter", name)].shape:
+                by_slot.setdefault(slot, {})[name] = value
+        found = {
+            (name, slot): value
+            for slot, arrays in by_slot.items()
+            for name, value in arrays_to_jax(self.weights.links, arrays).items()
+        }
+        known = slots(self.view.opt_state)
+        hidden = [f"{slot} of {name}" for name, slot in found if (name, slot) not in known]
+        if hidden:
+            raise CannotSync(f"the JAX side does not show the {hidden[0]}")
+        return found
+
     def _standing(self, view: View) -> Observation:
         seen = self._held(view)
-        by_name = {link.jax: link for link in self.links}
+        by_slot: dict[str, dict[str, np.ndarray]] = {}
         for (name, slot), value in slots(view.opt_state).items():
-            link, array = by_name[name], np.asarray(value)
-            array = array if array.ndim == 0 else link.layout.to_torch(array)
-            seen[Leaf("state", f"{link.torch}.{slot}")] = array
+            by_slot.setdefault(slot, {})[name] = np.asarray(value)
+        for slot, named in by_slot.items():
+            arrays = arrays_to_torch(self.weights.links, _matrices(named))
+            arrays |= _scalars(self.weights, named)
+            seen |= {Leaf("state", f"{name}.{slot}"): array for name, array in arrays.items()}
         rate = learning_rate(view.opt_state)
         if rate is not None:
             seen[Leaf("lr", "group 0")] = np.asarray(rate)
@@ -106,12 +120,32 @@ class JaxWalk:
 
     def _held(self, view: View) -> Observation:
         """Parameters and buffers, each under the kind that PyTorch gives it."""
-        arrays = weights_to_torch(self.links, view.params)
-        arrays |= weights_to_torch(self.links, view.buffers)
+        named = named_leaves(view.params) | named_leaves(view.buffers)
+        arrays = arrays_to_torch(
+            self.weights.links, {name: np.asarray(leaf) for name, leaf in named.items()}
+        )
         return {
             Leaf("parameter" if name in self.parameters else "buffer", name): array
             for name, array in arrays.items()
         }
+
+
+def _matrices(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in named.items() if array.ndim}
+
+
+def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A number per leaf, such as a step count, counts for every tensor of its link.
+
+    Leaves of one link that disagree have no common number; their mean is that of neither.
+    """
+    found: dict[str, Any] = {}
+    for link in weights.links:
+        values = [named[name] for name in link.jax if name in named and not named[name].ndim]
+        if values and len(values) == len(link.jax):
+            alike = all(value == values[0] for value in values)
+            found |= dict.fromkeys(link.torch, values[0] if alike else np.mean(values))
+    return found
 
 
 def native_step(loop: JaxLoop) -> Step:

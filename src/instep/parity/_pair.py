@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._loop import JaxLoop, OpaqueLoop
+from ..bridge._match import split_rules
+from ..bridge._rule import Rule
 from ..bridge._torch_loop import TorchLoop
-from ..bridge._weights import Link, Rule
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,16 @@ class Pair:
       torch: the PyTorch half; the reference.
       jax: the JAX half. A ``JaxLoop`` starts from the weights of the PyTorch model; an
         opaque loop (``JaxLoop.opaque``) keeps its own, and the PyTorch model takes them.
-      weights: one rule per layer: ``bridge.linear``, ``conv``, ``batch_norm``, ``tensor``,
-        ``torch_only``.
+      weights: ``"auto"``: every layer is matched by its kind and name; or a list with one
+        rule per layer, ``bridge.linear("fc1"), ...``, in which ``"auto"`` stands for the
+        rest. ``bridge.match_weights`` prints what is matched with what.
       batch: makes the JAX microbatch from a PyTorch one (NCHW to NHWC, ...); tensors in what
         it returns become NumPy arrays.
     """
 
     torch: TorchLoop
     jax: JaxLoop | OpaqueLoop
-    weights: Sequence[Rule]
+    weights: Sequence[Rule | str] | str = "auto"
     batch: Callable[[Any], Any] = lambda microbatch: microbatch
 
     def __post_init__(self):
@@ -40,16 +42,7 @@ class Pair:
                 f"Pair.jax is a {type(self.jax).__name__}; give an instep.JaxLoop or "
                 f"JaxLoop.opaque(step, state, view)."
             )
-        wrong = [
-            rule
-            for rule in (self.weights if isinstance(self.weights, list | tuple) else [None])
-            if not (isinstance(rule, tuple) and all(isinstance(x, Link) for x in rule))
-        ]
-        if wrong:
-            raise TypeError(
-                "Pair.weights is a list of rules, one per layer: [bridge.linear('fc1'), "
-                f"bridge.conv('conv1'), ...]; got {wrong[0] if wrong[0] else self.weights!r}."
-            )
+        split_rules(self.weights)
         if isinstance(self.jax, JaxLoop) and self.jax.accumulate != self.torch.accumulate:
             raise ValueError(
                 f"the halves accumulate over different windows: PyTorch "

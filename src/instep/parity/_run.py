@@ -66,8 +66,8 @@ def run(
         [walker.ledger for walker in walkers if walker.plan.judged],
         steps,
         weights=[
-            Matched("", (link.torch,), (link.jax,), link.layout.name)
-            for link in walkers[0].jax.links
+            Matched(link.rule, link.torch, link.jax, link.layout.name)
+            for link in walkers[0].jax.weights.links
         ],
         curves=[
             Curve(walker.plan.dtype, *zip(*walker.losses, strict=True))

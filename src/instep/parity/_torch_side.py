@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._errors import ParityError
-from ..bridge._tensors import tensor_array
+from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop, run_step
 from ._floor import OneUlp
 from ._leaf import Leaf, Observation
@@ -96,4 +96,4 @@ def _gradients(loop: TorchLoop, kind: str) -> Observation:
 
 
 def _array(value: Any) -> np.ndarray:
-    return tensor_array(value) if torch.is_tensor(value) else np.array(value)
+    return tensor_to_array(value) if torch.is_tensor(value) else np.array(value)

@@ -13,7 +13,7 @@ from .._loop import OpaqueLoop
 from ..bridge._copy import copy_loop
 from ..bridge._tensors import batch_of, to_dtype
 from ..bridge._torch_loop import TorchLoop
-from ..bridge._transfer import link, model_arrays, start_from, write_model
+from ..bridge._transfer import link, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
@@ -124,7 +124,7 @@ def begin(plan: Plan, pair: Pair, window: list[Any], step: Step | None) -> Walke
     ledger = Ledger(
         plan,
         scheduled=pair.torch.scheduler is not None,
-        alone=frozenset(model_arrays(reference).keys() - {x.torch for x in walk.links}),
+        alone=walk.weights.alone,
     )
     ledger.judge(0, standing, [], walk.start())
     copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
@@ -142,16 +142,15 @@ def _start_jax(
             walk = opaque(pair.jax, batch, jnp.dtype(plan.dtype))
         view = walk.view
         with blame("Pair.weights"):
-            links = link(pair.weights, reference, view.params, view.buffers)
-            for tree in (view.params, view.buffers):
-                write_model(reference, weights_to_torch(links, tree))
+            weights = link(pair.weights, reference, view.params, view.buffers)
+            write_model(reference, weights_to_torch(weights, view.params, view.buffers))
     else:
         assert step is not None
         with blame("Pair.weights"):
-            links = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
-            half = start_from(reference, links, pair.jax)
+            weights = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
+            half = start_from(reference, weights, pair.jax)
         with blame("the JAX half", 1):
             walk = native(half, step)
-    walk.links = links
+    walk.weights = weights
     walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
     return walk
