@@ -90,7 +90,7 @@ def _caution(report: Report) -> str:
 
 def _worst_table(report: Report) -> str:
     """The worst error over its bound, kinds by walks."""
-    cell = "text-align:right;padding:.1em 1em .1em 0;white-space:nowrap"
+    cell = "text-align:right;padding:.1em 1em .1em 0"
     left = cell.replace("right", "left", 1)
     names = ["error/bound", *(walk.plan.name for walk in report.walks)]
     head = "".join(
@@ -117,7 +117,7 @@ def _worst(walk: Walk, kind: str) -> str:
     if not judged:
         return "<em>not judged</em>"
     worst = max(row.worst.ratio for row in judged)
-    return f"<strong>{worst:.2g} diverged</strong>" if worst > 1 else f"{worst:.2g}"
+    return f"<strong>✕&nbsp;{worst:.2g}</strong>" if worst > 1 else f"{worst:.2g}"
 
 
 def _chart(curve: Curve) -> str:
