@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ._html import fragment, page
 from ._json import to_dict
 from ._records import Coverage, Curve, Divergence, Matched, Row, Verdict, Walk
 from ._table import plain
@@ -53,6 +54,13 @@ class Report:
     def to_json(self, path: str | Path) -> None:
         """Write ``to_dict``."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    def to_html(self, path: str | Path, title: str = "") -> None:
+        """Write a page that opens in any browser, from the file, without a network."""
+        Path(path).write_text(page(self, title), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        return fragment(self)
 
     def __str__(self) -> str:
         return plain(self)
