@@ -66,13 +66,6 @@ def lstm_torch_half() -> instep.TorchLoop:
 # The LSTM as a Flax user writes it; only the second bias is PyTorch's.
 
 
-def embedding(rngs: nnx.Rngs) -> nnx.Embed:
-    """``nnx.Embed`` that follows the dtype of its parameter instead of the one at birth."""
-    embed = nnx.Embed(V, E, rngs=rngs)
-    embed.dtype = None
-    return embed
-
-
 def two_bias_cell(inputs: int, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
     cell = nnx.OptimizedLSTMCell(inputs, WIDTH, rngs=rngs)
     cell.dense_i = nnx.Linear(inputs, 4 * WIDTH, rngs=rngs)
@@ -81,7 +74,7 @@ def two_bias_cell(inputs: int, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
 
 class FlaxLSTM(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
-        self.embed = embedding(rngs)
+        self.embed = nnx.Embed(V, E, rngs=rngs)
         sizes = [E] + [WIDTH] * (LAYERS - 1)
         self.lstm = nnx.List([nnx.RNN(two_bias_cell(size, rngs)) for size in sizes])
         self.head = nnx.Linear(WIDTH, V, rngs=rngs)
@@ -89,7 +82,8 @@ class FlaxLSTM(nnx.Module):
     def __call__(self, tokens_BT):
         x = self.embed(tokens_BT)
         for rnn in self.lstm:
-            zeros = jnp.zeros((x.shape[0], WIDTH), x.dtype)
+            dtype = jnp.result_type(x, self.head.kernel)  # x is float32 whatever the weights
+            zeros = jnp.zeros((x.shape[0], WIDTH), dtype)
             x = rnn(x, initial_carry=(zeros, zeros))
         return self.head(x)
 
@@ -160,16 +154,6 @@ def attention_torch_half() -> instep.TorchLoop:
 # The encoder as a Flax user writes it, with PyTorch's epsilon, variance and GELU.
 
 
-def attention(query_BTHD, key_BTHD, value_BTHD, mask=None, **options):
-    """Attention in the dtype of its inputs: ``jax.nn``'s own softmax is always float32."""
-    del options  # nothing is dropped, nothing is sown
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query_BTHD, key_BTHD)
-    scores = scores / np.sqrt(query_BTHD.shape[-1]).item()
-    if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value_BTHD)
-
-
 def layer_norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(E, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
@@ -177,9 +161,7 @@ def layer_norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
 class FlaxBlock(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
         self.norm1 = layer_norm(rngs)
-        self.attn = nnx.MultiHeadAttention(
-            H, E, attention_fn=attention, decode=False, rngs=rngs
-        )
+        self.attn = nnx.MultiHeadAttention(H, E, decode=False, rngs=rngs)
         self.norm2 = layer_norm(rngs)
         self.fc1 = nnx.Linear(E, 4 * E, rngs=rngs)
         self.fc2 = nnx.Linear(4 * E, E, rngs=rngs)
@@ -191,7 +173,7 @@ class FlaxBlock(nnx.Module):
 
 class FlaxEncoder(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
-        self.embed = embedding(rngs)
+        self.embed = nnx.Embed(V, E, rngs=rngs)
         self.position = nnx.Param(jnp.zeros((T, E)))
         self.blocks = nnx.List([FlaxBlock(rngs) for _ in range(LAYERS)])
         self.norm = layer_norm(rngs)

@@ -2,14 +2,14 @@
 
 Every function here is a TARGET: ``instep parity parity_tests/teeth.py:lr_times_1_01``. The ones
 under ``CLEAN`` have no mistake; each of ``TEETH`` names the stage that must be found to diverge
-first.
+first, and the precisions whose rounding is larger than the mistake.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,15 @@ from instep.workloads import digits_cnn as cnn, digits_mlp as mlp
 
 
 CLEAN: list[str] = []
-TEETH: dict[str, tuple[str, int]] = {}  # name -> (stage, step) of the first divergence
+TEETH: dict[str, Tooth] = {}
+
+
+class Tooth(NamedTuple):
+    """Where a mistake is found first, and in which precisions rounding hides it."""
+
+    stage: str
+    step: int
+    hidden: tuple[str, ...]
 
 
 def clean(make: Callable[[], instep.Pair]):
@@ -34,9 +42,9 @@ def clean(make: Callable[[], instep.Pair]):
     return make
 
 
-def tooth(stage: str, step: int = 1):
+def tooth(stage: str, step: int = 1, hidden: tuple[str, ...] = ()):
     def register(make: Callable[[], instep.Pair]):
-        TEETH[make.__name__] = stage, step
+        TEETH[make.__name__] = Tooth(stage, step, hidden)
         return make
 
     return register
@@ -142,7 +150,7 @@ def gradient_of_the_previous_step():
     return cnn_pair(gradient=lambda now, last: last)
 
 
-@tooth("clip")
+@tooth("clip", hidden=("float32", "bfloat16"))
 def clip_without_1e_6():
     def clip(grads):
         norm = optax.tree.norm(grads)
@@ -162,7 +170,7 @@ def clip_each_leaf_by_itself():
     return cnn_pair(clip=clip)
 
 
-@tooth("buffers")
+@tooth("buffers", hidden=("bfloat16",))
 def biased_running_variance():
     n = cnn.MICROBATCH * 8 * 8  # values per channel of a microbatch
     biased = (n - 1) / n  # of the share that is new
@@ -178,7 +186,8 @@ def running_statistics_never_updated():
 
 @tooth("optimizer")
 def decay_not_on_biases():
-    plain = instep.optim.sgd(cnn.LR, cnn.MOMENTUM)
+    lr = instep.schedules.cosine_annealing_lr(cnn.LR, cnn.STEPS)
+    plain = instep.optim.sgd(lr, cnn.MOMENTUM)
     tx = optax.chain(
         optax.add_decayed_weights(cnn.WEIGHT_DECAY, lambda p: jax.tree.map(_is_matrix, p)),
         plain,
@@ -230,12 +239,12 @@ def decay_coupled_instead_of_decoupled():
     return mlp_pair(tx=optax.chain(optax.add_decayed_weights(1e-2), optax.adam(2e-3)))
 
 
-@tooth("optimizer")
+@tooth("optimizer", hidden=("bfloat16",))
 def optax_default_weight_decay():
     return mlp_pair(tx=optax.adamw(2e-3))
 
 
-@tooth("optimizer")
+@tooth("optimizer", hidden=("bfloat16",))
 def epsilon_inside_the_root():
     return mlp_pair(tx=optax.adamw(2e-3, eps=0.0, eps_root=1e-16, weight_decay=1e-2))
 

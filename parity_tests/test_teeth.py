@@ -1,4 +1,4 @@
-"""The proof can fail: every mistake of ``teeth.py`` is found, and its stage is named."""
+"""The proof can fail: every mistake of ``teeth.py`` is found, in every precision it can be."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,14 @@ from instep.cli._app import app
 
 
 FILE = Path(teeth.__file__)
+PRECISIONS = ("float32", "bfloat16")
 
 
 def parity(name, tmp_path, steps=3):
     path = tmp_path / "report.json"
     command = ["parity", f"{FILE}:{name}", "--steps", str(steps), "--json", str(path)]
-    done = CliRunner().invoke(app, command)
+    precisions = [f"--precision={dtype}" for dtype in PRECISIONS]
+    done = CliRunner().invoke(app, command + precisions)
     return done, json.loads(path.read_text()) if path.exists() else None
 
 
@@ -25,23 +27,30 @@ def test_without_a_mistake_exit_0(name, tmp_path):
     done, report = parity(name, tmp_path, steps=5)
     assert done.exit_code == 0, done.output
     assert report["verdict"] == "in step"
+    assert [walk["verdict"] for walk in report["walks"]] == ["in step"] * 4
     assert "IN STEP" in done.output
 
 
 @pytest.mark.parametrize("name", teeth.TEETH)
 def test_with_a_mistake_exit_1_and_the_stage_is_named(name, tmp_path):
+    """In every walk that is not said to hide it, at the same stage and step in float64."""
     done, report = parity(name, tmp_path)
     assert done.exit_code == 1, done.output
-    stage, step = teeth.TEETH[name]
+    tooth = teeth.TEETH[name]
     first = report["first_divergence"]
-    assert (first["stage"], first["step"]) == (stage, step), first
+    assert (first["stage"], first["step"]) == (tooth.stage, tooth.step), first
     assert first["ratio"] is None or first["ratio"] > 1
     printed = " ".join(done.output.split())
     assert "NOT IN STEP" in printed
-    assert f"step {step}, stage {stage}" in printed
+    assert f"step {tooth.step}, stage {tooth.stage}" in printed
+    hidden = {walk["dtype"] for walk in report["walks"] if walk["verdict"] == "in step"}
+    assert hidden == set(tooth.hidden), hidden
 
 
 def test_the_readme_counts_them():
     readme = (FILE.parent.parent / "README.md").read_text()
     assert len(teeth.TEETH) >= 12
     assert f"{len(teeth.TEETH)} mistakes written into the JAX half" in readme
+    for dtype in PRECISIONS:
+        seen = sum(dtype not in tooth.hidden for tooth in teeth.TEETH.values())
+        assert f"{seen} of them in {dtype}" in readme

@@ -27,6 +27,11 @@ def _remedy(error: Exception) -> str:
             " Labels are class indices from 0 to the number of classes - 1, or "
             "ignore_index; look at the batch of this step."
         )
+    if isinstance(error, TypeError) and "carry" in text and "float64" in text:
+        return (
+            " The walk is in float64: make what a scan starts from in the dtype of the weights "
+            "(nnx.RNN: initial_carry=...)."
+        )
     if isinstance(error, RuntimeError) and "Float" in text and "Double" in text:
         return (
             " The walk is in float64: loss_fn must use the model it is given, make tensors in "

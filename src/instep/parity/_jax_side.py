@@ -15,6 +15,7 @@ from .._state import PyTree, View
 from .._trees import named_leaves
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
 from ._leaf import Leaf, Observation
+from ._lift import lift_jax
 from ._opt_state import learning_rate, slots, write_slots
 
 
@@ -148,16 +149,15 @@ def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> dict[str, Any]
     return found
 
 
-def native_step(loop: JaxLoop) -> Step:
-    """The step of a ``JaxLoop``, jitted: one function for the walks of all precisions."""
+def native_steps(loop: JaxLoop) -> dict[bool, Step]:
+    """The step of a ``JaxLoop``, jitted, for walks in float64 and (True) in less."""
     observed = observed_step(loop)
 
-    @jax.jit
     def advance(state, batch):
         state, _, view = observed(state, batch)
         return state, view
 
-    return advance
+    return {False: jax.jit(lift_jax(advance)), True: jax.jit(advance)}
 
 
 def native(loop: JaxLoop, step: Step) -> JaxWalk:

@@ -8,15 +8,17 @@ float32 from integers or from nothing stays so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import primitives
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ._interpret import Values, interpret
 
 
 class LiftTorch(TorchDispatchMode):
@@ -31,33 +33,77 @@ class LiftTorch(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-# Primitives whose result has the dtype that a parameter names, where that may be lower.
-_NAMED = {
-    primitives.convert_element_type_p: "new_dtype",
-    primitives.dot_general_p: "preferred_element_type",
-    primitives.conv_general_dilated_p: "preferred_element_type",
+def lift_jax(fn: Callable) -> Callable:
+    """``fn``, traced as it is, and computed with every such cast left out.
+
+    Casting in the jaxpr, after it was traced and differentiated, leaves every dtype that the
+    program asked for as it was while it was written; operands that meet a number which stayed
+    float64 rise to it.
+    """
+
+    def lifted(*args: Any) -> Any:
+        jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+        results = interpret(jaxpr, jax.tree.leaves(args), _lift)
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return lifted
+
+
+def _lift(eqn: JaxprEqn, operands: Values) -> Values:
+    primitive, params = eqn.primitive, dict(eqn.params)
+    asked: list[Any] = [getattr(v.aval, "dtype", None) for v in eqn.invars]
+    double = any(getattr(x, "dtype", None) == np.float64 for x in operands)
+    if double and primitive.name in CASTS and _lower(getattr(eqn.outvars[0].aval, "dtype", 0)):
+        return operands[:1]
+    if _keeps_dtypes(eqn):
+        operands = [
+            jax.lax.convert_element_type(x, dtype) if _lower(dtype) else x
+            for x, dtype in zip(operands, asked, strict=True)
+        ]
+    elif double:
+        operands = [
+            jax.lax.convert_element_type(x, np.float64) if _lower(dtype) else x
+            for x, dtype in zip(operands, asked, strict=True)
+        ]
+        params |= {name: np.dtype(np.float64) for name, p in params.items() if _lower(p)}
+    if primitive.name in SCATTER:
+        return [_scatter(SCATTER[primitive.name], operands, params)]
+    results = primitive.bind(*operands, **params)
+    return list(results) if primitive.multiple_results else [results]
+
+
+def _scatter(scatter: Callable, operands: Values, params: dict[str, Any]) -> Any:
+    """Anew, because the jaxpr that combines two numbers has a dtype of its own."""
+    names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    return scatter(*operands, **{name: params[name] for name in names})
+
+
+SCATTER = {
+    "scatter": jax.lax.scatter,
+    "scatter-add": jax.lax.scatter_add,
+    "scatter-sub": jax.lax.scatter_sub,
+    "scatter-mul": jax.lax.scatter_mul,
+    "scatter-min": jax.lax.scatter_min,
+    "scatter-max": jax.lax.scatter_max,
 }
+CASTS = ("convert_element_type", "reduce_precision")
 
 
-@contextmanager
-def lift_jax() -> Iterator[None]:
-    """The same for what JAX traces meanwhile; the metadata keeps its traces apart."""
+def _lower(dtype: Any) -> bool:
+    """Whether this is a floating dtype of fewer bits than float64."""
+    return (
+        isinstance(dtype, np.dtype)
+        and dtype != np.float64
+        and (jnp.issubdtype(dtype, jnp.floating))
+    )
 
-    def lifting(bind: Callable, parameter: str) -> Callable:
-        def lifted(*args, **params):
-            dtype = params[parameter]
-            double = any(getattr(x, "dtype", None) == np.float64 for x in args)
-            if double and dtype is not None and jnp.issubdtype(dtype, jnp.floating):
-                params[parameter] = np.dtype(np.float64)
-            return bind(*args, **params)
 
-        return lifted
-
-    for primitive, parameter in _NAMED.items():
-        primitive.bind = lifting(primitive.bind, parameter)
-    try:
-        with set_xla_metadata(instep="float64"):
-            yield
-    finally:
-        for primitive in _NAMED:
-            del primitive.bind
+def _keeps_dtypes(eqn: JaxprEqn) -> bool:
+    """Operations on bits, and those with a program of their own inside."""
+    if eqn.primitive.name in SCATTER:
+        return False
+    return eqn.primitive.name == "bitcast_convert_type" or any(
+        isinstance(x, Jaxpr | ClosedJaxpr)
+        for p in eqn.params.values()
+        for x in (p if isinstance(p, tuple) else (p,))
+    )

@@ -12,6 +12,7 @@ from .._loop import OpaqueLoop
 from .._state import PyTree, View
 from .._trees import named_leaves
 from ._jax_side import JaxWalk
+from ._lift import lift_jax
 
 
 def opaque(loop: OpaqueLoop, batch: PyTree, dtype: np.dtype) -> JaxWalk:
@@ -26,8 +27,10 @@ def opaque(loop: OpaqueLoop, batch: PyTree, dtype: np.dtype) -> JaxWalk:
     places = _places(loop, state, metrics)
     state = _cast(state, dtype, {i for i in places or () if i is not None})
 
+    step = jax.jit(lift_jax(loop.step)) if dtype == np.float64 else loop.step
+
     def advance(state, batch):
-        state, metrics = loop.step(state, batch)
+        state, metrics = step(state, batch)
         # Copied, because the next step may donate the state.
         return state, jax.tree.map(np.array, loop.view(state, metrics))
 

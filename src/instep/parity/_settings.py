@@ -9,7 +9,7 @@ import jax
 import torch
 
 from ..bridge._torch_loop import TorchLoop
-from ._lift import LiftTorch, lift_jax
+from ._lift import LiftTorch
 
 
 _FLAGS = [
@@ -24,10 +24,10 @@ _FLAGS = [
 def precision(dtype: str) -> Iterator[None]:
     """The surroundings of a step in ``dtype``.
 
-    Float64: it is PyTorch's default dtype, ``jax_enable_x64`` is on, and casts to fewer bits
-    are lifted. Lower: float32 is the default dtype, as where people train. Matrix products
-    are not shortened to TF32 on either side, unless a loop asks for it, and cuDNN is
-    deterministic.
+    Float64: it is PyTorch's default dtype, ``jax_enable_x64`` is on, and PyTorch's casts to
+    fewer bits are lifted. Lower: float32 is the default dtype, as where people train. Matrix
+    products are not shortened to TF32 on either side, unless a loop asks for it, and cuDNN
+    is deterministic.
     """
     double = dtype == "float64"
     default = torch.get_default_dtype()
@@ -40,7 +40,6 @@ def precision(dtype: str) -> Iterator[None]:
             stack.enter_context(jax.enable_x64(double))
             stack.enter_context(jax.default_matmul_precision("highest"))
             if double:
-                stack.enter_context(lift_jax())
                 stack.enter_context(LiftTorch())
             yield
     finally:

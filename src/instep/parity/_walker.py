@@ -106,18 +106,18 @@ class Walker:
         return (seen, draws) if right is None else (right, [seen, *draws])
 
 
-def begin(plan: Plan, pair: Pair, window: list[Any], step: Step | None) -> Walker:
+def begin(plan: Plan, pair: Pair, window: list[Any], steps: dict[bool, Step] | None) -> Walker:
     """Copy the PyTorch half, bring the weights across, and compare what stands.
 
     Args:
       plan: precision and kind of the walk.
       pair: left as it is.
       window: the first one; nothing is trained on it here.
-      step: the jitted step of a ``JaxLoop``; None for an opaque one.
+      steps: the jitted ones of a ``JaxLoop``; None for an opaque one.
     """
     with blame("copying the PyTorch half"):
         reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
-    walk = _start_jax(plan, pair, reference, window, step)
+    walk = _start_jax(plan, pair, reference, window, steps)
     draws = DRAWS if plan.judged else 0
     one_ulps = [OneUlp(seed, getattr(torch, plan.dtype)) for seed in range(draws)]
     standing = _torch_side.start(reference)
@@ -132,7 +132,11 @@ def begin(plan: Plan, pair: Pair, window: list[Any], step: Step | None) -> Walke
 
 
 def _start_jax(
-    plan: Plan, pair: Pair, reference: TorchLoop, window: list[Any], step: Step | None
+    plan: Plan,
+    pair: Pair,
+    reference: TorchLoop,
+    window: list[Any],
+    steps: dict[bool, Step] | None,
 ) -> JaxWalk:
     """Bring the weights across, in the direction that the kind of JAX half asks for."""
     if isinstance(pair.jax, OpaqueLoop):
@@ -145,12 +149,12 @@ def _start_jax(
             weights = link(pair.weights, reference, view.params, view.buffers)
             write_model(reference, weights_to_torch(weights, view.params, view.buffers))
     else:
-        assert step is not None
+        assert steps is not None
         with blame("Pair.weights"):
             weights = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
             half = start_from(reference, weights, pair.jax)
         with blame("the JAX half", 1):
-            walk = native(half, step)
+            walk = native(half, steps[plan.rounding])
     walk.weights = weights
     walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
     return walk

@@ -1,0 +1,149 @@
+"""Run a jaxpr one operation at a time, under a rule of what each operation shall do.
+
+Calls, scans, loops and branches are opened, so that the rule sees what is inside them. The
+dtypes of values may rise on the way; loops and branches settle on the highest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+
+Values = list[Any]
+Rule = Callable[[JaxprEqn, Values], Values]  # (operation, its operands) -> its results
+
+# Primitives that only call the jaxpr in one of their parameters.
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+
+
+def interpret(jaxpr: ClosedJaxpr | Jaxpr, operands: Sequence[Any], rule: Rule) -> Values:
+    """The results of ``jaxpr`` when every operation in it is done by ``rule``."""
+    closed = isinstance(jaxpr, ClosedJaxpr)
+    body, consts = (jaxpr.jaxpr, jaxpr.consts) if closed else (jaxpr, ())
+    values = dict(zip(body.constvars, consts, strict=True))
+    values |= zip(body.invars, operands, strict=True)
+
+    def read(variable):
+        if isinstance(variable, Literal):
+            return jnp.asarray(variable.val, getattr(variable.aval, "dtype", None))
+        return values[variable]
+
+    for eqn in body.eqns:
+        results = _apply(eqn, [read(v) for v in eqn.invars], rule)
+        values |= zip(eqn.outvars, results, strict=True)
+    return [read(v) for v in body.outvars]
+
+
+def _apply(eqn: JaxprEqn, operands: Values, rule: Rule) -> Values:
+    name = eqn.primitive.name
+    if name in CALLS:
+        return interpret(eqn.params[CALLS[name]], operands, rule)
+    if name in _CONTROL:
+        return _CONTROL[name](eqn.params, operands, rule)
+    return rule(eqn, operands)
+
+
+def _scan(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
+
+    def body(carry, x):
+        results = interpret(params["jaxpr"], [*consts, *carry, *x], rule)
+        return results[: len(carry)], results[len(carry) :]
+
+    sample = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs]
+    carry = _settle(lambda *carry: body(carry, jax.tree.map(_zeros, sample))[0], carry)
+    carry, ys = jax.lax.scan(
+        lambda c, x: _like(c, body(c, x)),
+        carry,
+        xs,
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    return [*carry, *ys]
+
+
+def _while(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    of_cond, of_body, carry = operands[:first], operands[first:last], operands[last:]
+
+    def body(*carry):
+        return interpret(params["body_jaxpr"], [*of_body, *carry], rule)
+
+    return jax.lax.while_loop(
+        lambda carry: interpret(params["cond_jaxpr"], [*of_cond, *carry], rule)[0],
+        lambda carry: _like(carry, (body(*carry), None))[0],
+        _settle(body, carry),
+    )
+
+
+def _cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    index, *operands = operands
+    branches = [
+        lambda *operands, branch=branch: interpret(branch, operands, rule)
+        for branch in params["branches"]
+    ]
+    found = [jax.eval_shape(branch, *operands) for branch in branches]
+    highest = [_highest(leaf.dtype for leaf in leaves) for leaves in zip(*found, strict=True)]
+
+    def settled(branch):
+        return lambda *operands: [
+            jax.lax.convert_element_type(x, dtype) if jnp.issubdtype(dtype, np.inexact) else x
+            for x, dtype in zip(branch(*operands), highest, strict=True)
+        ]
+
+    return jax.lax.switch(index, [settled(branch) for branch in branches], *operands)
+
+
+_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+
+
+def _settle(body: Callable[..., Values], carry: Values) -> Values:
+    """``carry`` in dtypes that ``body`` hands on as they are."""
+    while True:
+        handed_on = jax.eval_shape(body, *carry)
+        risen = [_highest((c.dtype, h.dtype)) for c, h in zip(carry, handed_on, strict=True)]
+        if all(c.dtype == dtype for c, dtype in zip(carry, risen, strict=True)):
+            return carry
+        carry = [
+            c if c.dtype == dtype else jax.lax.convert_element_type(c, dtype)
+            for c, dtype in zip(carry, risen, strict=True)
+        ]
+
+
+def _like(carry: Values, results: tuple[Values, Any]) -> tuple[Values, Any]:
+    """``results``, its carry in the dtypes of the one that was given."""
+    handed_on, rest = results
+    return [
+        h if h.dtype == c.dtype else jax.lax.convert_element_type(h, c.dtype)
+        for c, h in zip(carry, handed_on, strict=True)
+    ], rest
+
+
+def _highest(dtypes) -> Any:
+    """The widest of floating dtypes; others do not change."""
+    first, *others = dtypes
+    for other in others:
+        if jnp.issubdtype(other, jnp.floating) and other != first:
+            first = jnp.promote_types(first, other)
+    return first
+
+
+def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.zeros(shape.shape, shape.dtype)
