@@ -40,7 +40,7 @@ def interpret(jaxpr: ClosedJaxpr | Jaxpr, operands: Sequence[Any], rule: Rule) -
 
     def read(variable):
         if isinstance(variable, Literal):
-            return jnp.asarray(variable.val, getattr(variable.aval, "dtype", None))
+            return np.asarray(variable.val, getattr(variable.aval, "dtype", None))
         return values[variable]
 
     for eqn in body.eqns:

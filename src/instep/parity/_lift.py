@@ -2,8 +2,7 @@
 
 Models cast to float32 on purpose: a softmax, an RMSNorm, a loss. Where people train, that is an
 upcast; in a float64 walk it would be the only rounding there is, and hide everything below
-1e-8. So while the walk lasts, a cast of float64 to fewer bits gives float64. What is made in
-float32 from integers or from nothing stays so.
+1e-8. So while the walk lasts, a cast to fewer bits than float64 gives float64.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._interpret import Values, interpret
@@ -34,11 +33,11 @@ class LiftTorch(TorchDispatchMode):
 
 
 def lift_jax(fn: Callable) -> Callable:
-    """``fn``, traced as it is, and computed with every such cast left out.
+    """``fn``, traced and differentiated as it is, and computed with float64 for every float.
 
-    Casting in the jaxpr, after it was traced and differentiated, leaves every dtype that the
-    program asked for as it was while it was written; operands that meet a number which stayed
-    float64 rise to it.
+    The jaxpr keeps the dtypes that the program asked for, so its own checks hold; they are
+    passed over only when it runs. A constant in it is read as the shortest decimal that
+    rounds to it: 0.1, not 0.100000001.
     """
 
     def lifted(*args: Any) -> Any:
@@ -51,25 +50,33 @@ def lift_jax(fn: Callable) -> Callable:
 
 def _lift(eqn: JaxprEqn, operands: Values) -> Values:
     primitive, params = eqn.primitive, dict(eqn.params)
-    asked: list[Any] = [getattr(v.aval, "dtype", None) for v in eqn.invars]
-    double = any(getattr(x, "dtype", None) == np.float64 for x in operands)
-    if double and primitive.name in CASTS and _lower(getattr(eqn.outvars[0].aval, "dtype", 0)):
-        return operands[:1]
     if _keeps_dtypes(eqn):
-        operands = [
-            jax.lax.convert_element_type(x, dtype) if _lower(dtype) else x
-            for x, dtype in zip(operands, asked, strict=True)
-        ]
-    elif double:
-        operands = [
-            jax.lax.convert_element_type(x, np.float64) if _lower(dtype) else x
-            for x, dtype in zip(operands, asked, strict=True)
-        ]
+        operands = [_as_asked(x, v) for x, v in zip(operands, eqn.invars, strict=True)]
+    else:
+        operands = [_double(x, v) for x, v in zip(operands, eqn.invars, strict=True)]
         params |= {name: np.dtype(np.float64) for name, p in params.items() if _lower(p)}
+    if primitive.name == "reduce_precision":
+        return operands
     if primitive.name in SCATTER:
         return [_scatter(SCATTER[primitive.name], operands, params)]
     results = primitive.bind(*operands, **params)
     return list(results) if primitive.multiple_results else [results]
+
+
+def _double(operand: Any, variable: Var | Literal) -> Any:
+    """In float64, if the program has it in fewer bits."""
+    dtype = getattr(variable.aval, "dtype", None)
+    if not _lower(dtype):
+        return operand
+    if isinstance(variable, Literal):
+        return jnp.asarray(float(str(operand)), np.float64)
+    return jax.lax.convert_element_type(operand, np.float64)
+
+
+def _as_asked(operand: Any, variable: Var | Literal) -> Any:
+    """In the dtype that the program has."""
+    dtype: Any = getattr(variable.aval, "dtype", None)
+    return jax.lax.convert_element_type(operand, dtype) if _lower(dtype) else operand
 
 
 def _scatter(scatter: Callable, operands: Values, params: dict[str, Any]) -> Any:
@@ -86,7 +93,6 @@ SCATTER = {
     "scatter-min": jax.lax.scatter_min,
     "scatter-max": jax.lax.scatter_max,
 }
-CASTS = ("convert_element_type", "reduce_precision")
 
 
 def _lower(dtype: Any) -> bool:
