@@ -17,7 +17,6 @@ from flax import linen, nnx
 from torch import nn
 
 from instep import bridge
-from sequences import attention
 
 
 def random_torch(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -59,6 +58,14 @@ R = lambda: nnx.Rngs(0)  # noqa: E731
 
 def integers(x):
     return (np.abs(x * 10).astype(int)[..., 0] % 5,)
+
+
+def attention(query_BTHD, key_BTHD, value_BTHD, **options):
+    """Attention in the dtype of its inputs: ``jax.nn``'s own softmax is always float32."""
+    del options  # nothing is masked, dropped or sown
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query_BTHD, key_BTHD)
+    scores = scores / np.sqrt(query_BTHD.shape[-1]).item()
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value_BTHD)
 
 
 def self_attention(x):

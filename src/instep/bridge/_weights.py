@@ -164,11 +164,20 @@ def _table(weights: WeightMap) -> str:
 def _side(names: tuple[str, ...], shapes: Shapes) -> str:
     """``"fc.weight (2, 3)"``, or ``"attn.{query,key,value}.kernel, each (4, 2, 2)"``."""
     sizes = [shapes.get(name, "absent") for name in names]
-    parts = [name.split(".") for name in names]
-    varying = [i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1]
-    alike = len(set(sizes)) == 1 and len({len(p) for p in parts}) == 1 and len(varying) == 1
-    if not alike:
+    together = braced(names)
+    if together is None or len(set(sizes)) > 1:
         return ", ".join(f"{n} {size}" for n, size in zip(names, sizes, strict=True))
+    return f"{together}{', each' if len(names) > 1 else ''} {sizes[0]}"
+
+
+def braced(names: tuple[str, ...]) -> str | None:
+    """``"attn.{query,key,value}.kernel"`` of names that differ in one part; None if not so."""
+    parts = [name.split(".") for name in names]
+    if len(names) == 1:
+        return names[0]
+    varying = [i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1]
+    if len({len(p) for p in parts}) > 1 or len(varying) != 1:
+        return None
     (i,) = varying
     middle = "{" + ",".join(p[i] for p in parts) + "}"
-    return f"{'.'.join([*parts[0][:i], middle, *parts[0][i + 1 :]])}, each {sizes[0]}"
+    return ".".join([*parts[0][:i], middle, *parts[0][i + 1 :]])

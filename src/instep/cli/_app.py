@@ -51,6 +51,9 @@ def parity(
         ),
     ],
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to compare.")] = 20,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report here, as one HTML page.")
+    ] = None,
     json: Annotated[
         Path | None, typer.Option(help="Write every number of the report here.")
     ] = None,
@@ -65,23 +68,29 @@ def parity(
         bool, typer.Option("--leaves", help="Print a row for every leaf.")
     ] = False,
 ) -> None:
-    """Walk a PyTorch loop and its JAX step side by side in float64.
+    """Walk a PyTorch loop and its JAX step side by side, and judge every leaf of every step.
 
     Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
     """
     with _request_errors():
-        if json is not None and not json.parent.is_dir():
-            raise RequestError(f"no folder {str(json.parent)!r} to write {json.name} in.")
-        report, workload = _compare(target, steps, precision)
+        for path in (report, json):
+            if path is not None and not path.parent.is_dir():
+                raise RequestError(f"no folder {str(path.parent)!r} to write {path.name} in.")
+        found, workload = _compare(target, steps, precision)
+        title = Path(target).name
+        if report is not None:
+            found.to_html(report, title)
         if json is not None:
-            report.to_json(json)
+            found.to_json(json)
 
         from ..parity._table import render
 
-        out.print(render(report, Path(target).name, leaves))
-        if workload is not None and report.in_step:
+        out.print(render(found, title, leaves))
+        if report is not None:
+            out.print(f"  report     {report}", soft_wrap=True, highlight=False)
+        if workload is not None and found.in_step:
             _train_on(workload)
-    raise typer.Exit(0 if report.in_step else 1)
+    raise typer.Exit(0 if found.in_step else 1)
 
 
 @app.command(name="list")
@@ -105,8 +114,13 @@ def list_() -> None:
 def _compare(target: str, steps: int, precisions: list[str] | None):
     """Run the walk behind a progress bar; the workload is None for a user's own target."""
     from ..parity import Pair, run
+    from ..parity._run import PRECISIONS
     from ..workloads import Workload
 
+    if unknown := set(precisions or ()) - set(PRECISIONS):
+        raise RequestError(
+            f"no precision {min(unknown)!r}: rounding is judged in {', '.join(PRECISIONS)}."
+        )
     found = resolve(target)
     workload = found if isinstance(found, Workload) else None
     pair = workload.make_pair() if workload else found

@@ -25,8 +25,13 @@ def opaque(loop: OpaqueLoop, batch: PyTree, dtype: np.dtype) -> JaxWalk:
     _, metrics = jax.eval_shape(loop.step, state, batch)
     metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
     places = _places(loop, state, metrics)
-    state = _cast(state, dtype, {i for i in places or () if i is not None})
-
+    seen = _kept(loop.view(state, metrics)) if places else {}
+    arrays = {
+        place
+        for place, (name, leaf) in zip(places or (), seen.items(), strict=True)
+        if place is not None and not _scalar_of_optimizer(name, leaf)
+    }
+    state = _cast(state, dtype, arrays)
     step = jax.jit(lift_jax(loop.step)) if dtype == np.float64 else loop.step
 
     def advance(state, batch):
@@ -52,14 +57,19 @@ def _kept(view: View) -> dict[str, Any]:
     )
 
 
+def _scalar_of_optimizer(name: str, leaf: Any) -> bool:
+    """A count or a learning rate: they go on by themselves, in dtypes of their own."""
+    return name.startswith("opt_state") and np.ndim(leaf) == 0
+
+
 def _obstacle(view: View, places: list[int | None] | None) -> str | None:
-    """Why ``write`` cannot reach all that a view shows; a computed scalar may be a rate."""
+    """Why ``write`` cannot reach all that a view shows."""
     if places is None:
         return "view computes with NumPy, so that what it shows is not found in the state"
     computed = [
         name
         for (name, leaf), place in zip(_kept(view).items(), places, strict=True)
-        if place is None and (np.ndim(leaf) or not name.startswith("opt_state"))
+        if place is None and not _scalar_of_optimizer(name, leaf)
     ]
     if computed:
         return f"view computes {', '.join(computed)} instead of handing on what the state has"
@@ -90,13 +100,13 @@ def _places(loop: OpaqueLoop, state: PyTree, metrics: PyTree) -> list[int | None
     return [index.get(id(variable)) for variable in jaxpr.outvars]
 
 
-def _cast(state: PyTree, dtype: np.dtype, shown: set[int]) -> PyTree:
-    """A copy of ``state`` in ``dtype``; below float32 only the leaves that are ``shown``."""
+def _cast(state: PyTree, dtype: np.dtype, arrays: set[int]) -> PyTree:
+    """A copy of ``state`` in ``dtype``; below float32 only the leaves in ``arrays``."""
 
     def cast(i: int, leaf: Any) -> jax.Array:
         floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         wide = jnp.finfo(dtype).bits >= 32
-        return jnp.array(leaf, dtype if floating and (wide or i in shown) else None, copy=True)
+        return jnp.array(leaf, dtype if floating and (wide or i in arrays) else None, copy=True)
 
     leaves, treedef = jax.tree.flatten(state)
     return treedef.unflatten([cast(i, leaf) for i, leaf in enumerate(leaves)])

@@ -11,8 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..bridge._weights import braced
 from ._leaf import STAGE
-from ._records import JUDGED, Row, Status, Verdict, Walk
+from ._records import JUDGED, Matched, Row, Status, Verdict, Walk
 from ._words import how_far, relative, where
 
 
@@ -37,6 +38,7 @@ def render(report: Report, title: str = "", leaves: bool = False) -> RenderableT
     """The report as a rich renderable; ``leaves`` adds a row for every leaf."""
     parts: list[RenderableType] = []
     if leaves:
+        parts += [_weights_table(report.weights), ""]
         parts += [_leaf_table(report.rows, f"{title}  every leaf".strip()), ""]
     parts += [_kind_table(report, title), ""]
     if synced := report.walks[1:]:
@@ -61,6 +63,16 @@ def plain(report: Report) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None, force_jupyter=False)
     console.print(render(report))
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+
+def _weights_table(weights: Sequence[Matched]) -> Table:
+    table = _table("What is which")
+    for name in ("PyTorch", "JAX", "rule"):
+        table.add_column(name, overflow="fold")
+    for matched in weights:
+        names = [braced(side) or "\n".join(side) for side in (matched.torch, matched.jax)]
+        table.add_row(names[0], names[1] or "PyTorch alone", matched.rule)
+    return table
 
 
 def _kind_table(report: Report, title: str) -> Table:
@@ -155,7 +167,10 @@ def _leaf_table(rows: Sequence[Row], title: str) -> Table:
 def _verdict(report: Report, title: str) -> Text:
     text = Text(f"{title}: " if title else "")
     text.append(report.verdict.upper(), style=STYLE[report.verdict])
-    text.append(f". {report.reason[0].upper()}{report.reason[1:]}.")
+    reason = report.reason
+    if not reason.startswith(tuple(walk.plan.dtype for walk in report.walks)):
+        reason = reason[0].upper() + reason[1:]
+    text.append(f". {reason}.")
     judged = sum(r.status is Status.IN_STEP for r in report.rows)
     text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
     if not report.coverage.complete:
