@@ -5,9 +5,9 @@ READY := .venv/.ready
 
 .PHONY: demo test test-all lint types bench clean
 
-demo: $(READY)  ## walk both digit workloads side by side for 100 steps, then train them to the end
-	$(BIN)/instep parity digits-cnn --steps 100 --leaves
-	$(BIN)/instep parity digits-mlp --steps 100 --leaves
+demo: $(READY)  ## walk both digit workloads side by side for 50 steps, then train them to the end
+	$(BIN)/instep parity digits-cnn --steps 50 --precision float32 --precision bfloat16 --leaves --report digits-cnn.html
+	$(BIN)/instep parity digits-mlp --steps 50 --precision float32 --precision bfloat16 --leaves --report digits-mlp.html
 
 test: lint types  ## lint, types, the notebooks and the suite
 	$(BIN)/python -m pytest --nbmake notebooks parity_tests -m "not exhaustive"

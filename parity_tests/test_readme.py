@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 from typer.testing import CliRunner
@@ -16,7 +17,8 @@ from instep.cli._app import app
 
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-SNIPPET, TORCH_STEP, INSTEP_STEP, MY_PAIR = re.findall(r"```python\n(.*?)```", README, re.S)
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+SNIPPET, TORCH_STEP, INSTEP_STEP, MY_LOOP, ASSERTION, WEIGHTS = BLOCKS
 
 
 def test_snippet_runs_and_learns():
@@ -65,22 +67,53 @@ def test_the_two_columns_take_the_same_step(x64):
     assert not np.allclose(start["weight"], ours["state"].params["weight"])
 
 
-def test_my_pair_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
-    path = tmp_path / "my_pair.py"
+def test_my_loop_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
+    path, page = tmp_path / "my_loop.py", tmp_path / "report.html"
+    command = ["parity", f"{path}:pair", "--report", str(page)]
     for text, code, verdict in (
-        (MY_PAIR, 1, "NOT IN STEP. The optimizer stage is the first to diverge, at step 1"),
-        (MY_PAIR.replace("adamw(1e-2)", "adamw(1e-2, weight_decay=1e-2)"), 0, ": IN STEP."),
-        (MY_PAIR.replace("optax.adamw(1e-2)", "instep.optim.adamw(1e-2)"), 0, ": IN STEP."),
+        (MY_LOOP, 1, "NOT IN STEP. The optimizer stage is the first to diverge, at step 1"),
+        (MY_LOOP.replace("adamw(1e-2)", "adamw(1e-2, weight_decay=1e-2)"), 0, ": IN STEP."),
+        (MY_LOOP.replace("optax.adamw(1e-2)", "instep.optim.adamw(1e-2)"), 0, ": IN STEP."),
     ):
         path.write_text(text)
-        done = CliRunner().invoke(app, ["parity", f"{path}:pair"])
+        page.unlink(missing_ok=True)
+        done = CliRunner().invoke(app, command)
         assert done.exit_code == code, done.output
         assert verdict in " ".join(done.output.split())
-    path.write_text(MY_PAIR)
-    printed = " ".join(CliRunner().invoke(app, ["parity", f"{path}:pair"]).output.split())
-    shown = re.search(r"^my_pair.py:pair: NOT IN STEP.*\n  where.*$", README, re.M).group()
+        assert verdict.split(".")[0].strip(": ") in page.read_text()
+    path.write_text(MY_LOOP)
+    printed = " ".join(CliRunner().invoke(app, command).output.split())
+    shown = re.search(r"^my_loop.py:pair: NOT IN STEP.*\n  where.*$", README, re.M).group()
     for sentence in shown.splitlines():
         assert " ".join(sentence.split()) in printed
+
+
+def test_from_nothing_to_a_page_in_five_commands():
+    (block,) = re.findall(r"```console\n(\$ python3 -m venv.*?)```", README, re.S)
+    commands = [line for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) <= 5 and "--report report.html" in commands[2]
+
+
+def test_the_assertion_fails_in_25_lines():
+    names = {"instep": instep}
+    exec(MY_LOOP, names)
+    with pytest.raises(AssertionError, match="NOT IN STEP: the optimizer stage") as raised:
+        exec(ASSERTION, names)
+    assert len(str(raised.value).splitlines()) <= 25
+
+
+def test_weights_cross_as_shown(capsys):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    params = {"0": {"kernel": np.zeros((2, 3)), "bias": np.zeros(3)}}
+    params["1"] = {"scale": np.zeros(3), "bias": np.zeros(3)}
+    buffers = {"1": {"mean": np.zeros(3), "var": np.zeros(3)}}
+    names = {"bridge": instep.bridge, "model": model, "params": params, "buffers": buffers}
+    exec(WEIGHTS, names)
+    printed = capsys.readouterr().out
+    assert "0.weight (3, 2)" in printed and "(out, in) -> (in, out)" in printed
+    weight = model[0].weight.detach().numpy()
+    np.testing.assert_array_equal(names["params"]["0"]["kernel"], weight.T)
+    np.testing.assert_array_equal(names["state_dict"]["0.weight"], weight)
 
 
 def test_version_table_names_what_is_installed():

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._loop import JaxLoop, initial_state, observed_step
+from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._state import PyTree, View
 from .._trees import named_leaves
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
@@ -149,8 +149,13 @@ def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> dict[str, Any]
     return found
 
 
-def native_steps(loop: JaxLoop) -> dict[bool, Step]:
-    """The step of a ``JaxLoop``, jitted, for walks in float64 and (True) in less."""
+def steps_of(loop: JaxLoop | OpaqueLoop) -> dict[bool, Callable]:
+    """The step of ``loop`` for walks in float64 and (True) in less, traced once for each dtype.
+
+    That of a ``JaxLoop`` returns its state and a ``View``, an opaque one its metrics.
+    """
+    if isinstance(loop, OpaqueLoop):
+        return {False: jax.jit(lift_jax(loop.step)), True: loop.step}
     observed = observed_step(loop)
 
     def advance(state, batch):

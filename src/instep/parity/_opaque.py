@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,14 +13,13 @@ from .._loop import OpaqueLoop
 from .._state import PyTree, View
 from .._trees import named_leaves
 from ._jax_side import JaxWalk
-from ._lift import lift_jax
 
 
-def opaque(loop: OpaqueLoop, batch: PyTree, dtype: np.dtype) -> JaxWalk:
+def opaque(loop: OpaqueLoop, step: Callable, batch: PyTree, dtype: np.dtype) -> JaxWalk:
     """Walk somebody's own step from its own weights, cast to ``dtype``.
 
-    ``batch`` is the first one: the metrics it would give, as zeros, let ``view`` look at the
-    state before the first step.
+    ``step`` is from ``steps_of``. ``batch`` is the first one: the metrics it would give, as
+    zeros, let ``view`` look at the state before the first step.
     """
     state = loop.state() if callable(loop.state) else loop.state
     _, metrics = jax.eval_shape(loop.step, state, batch)
@@ -32,7 +32,6 @@ def opaque(loop: OpaqueLoop, batch: PyTree, dtype: np.dtype) -> JaxWalk:
         if place is not None and not _scalar_of_optimizer(name, leaf)
     }
     state = _cast(state, dtype, arrays)
-    step = jax.jit(lift_jax(loop.step)) if dtype == np.float64 else loop.step
 
     def advance(state, batch):
         state, metrics = step(state, batch)

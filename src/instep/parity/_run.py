@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from .._errors import ParityError
-from .._loop import JaxLoop
 from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
-from ._jax_side import CannotSync, native_steps
+from ._jax_side import CannotSync, steps_of
 from ._pair import Pair
 from ._records import Curve, Matched, Plan
 from ._report import Report
@@ -98,7 +97,7 @@ def _walk(
     """All walks in one pass over the batches; and those that could not be made, and why."""
     stream = _windows(pair)
     first = next(stream)
-    jitted = native_steps(pair.jax) if isinstance(pair.jax, JaxLoop) else None
+    shared = steps_of(pair.jax)
     plans = [
         Plan("float64"),
         Plan("float64", synced=True),
@@ -109,7 +108,7 @@ def _walk(
     not_walked: dict[str, str] = {}
     for plan in plans:
         with precision(plan.dtype), _or_not_walked(plan, not_walked):
-            walkers.append(begin(plan, pair, first, jitted))
+            walkers.append(begin(plan, pair, first, shared))
     for n in range(1, steps + 1):
         window = first if n == 1 else next(stream)
         rng, noise = torch.get_rng_state(), set()

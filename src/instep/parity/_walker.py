@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
 from ._floor import OneUlp
-from ._jax_side import JaxWalk, Step, native
+from ._jax_side import JaxWalk, native
 from ._judge import Ledger
 from ._leaf import Leaf, Observation
 from ._opaque import opaque
@@ -106,14 +106,14 @@ class Walker:
         return (seen, draws) if right is None else (right, [seen, *draws])
 
 
-def begin(plan: Plan, pair: Pair, window: list[Any], steps: dict[bool, Step] | None) -> Walker:
+def begin(plan: Plan, pair: Pair, window: list[Any], steps: dict[bool, Callable]) -> Walker:
     """Copy the PyTorch half, bring the weights across, and compare what stands.
 
     Args:
       plan: precision and kind of the walk.
       pair: left as it is.
       window: the first one; nothing is trained on it here.
-      steps: the jitted ones of a ``JaxLoop``; None for an opaque one.
+      steps: from ``steps_of``, shared by all walks.
     """
     with blame("copying the PyTorch half"):
         reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
@@ -136,20 +136,19 @@ def _start_jax(
     pair: Pair,
     reference: TorchLoop,
     window: list[Any],
-    steps: dict[bool, Step] | None,
+    steps: dict[bool, Callable],
 ) -> JaxWalk:
     """Bring the weights across, in the direction that the kind of JAX half asks for."""
     if isinstance(pair.jax, OpaqueLoop):
         with blame("Pair.batch", 1):
             batch = batch_of(to_dtype(window, getattr(torch, plan.dtype)), pair.batch)
         with blame("the JAX half", 1):
-            walk = opaque(pair.jax, batch, jnp.dtype(plan.dtype))
+            walk = opaque(pair.jax, steps[plan.rounding], batch, jnp.dtype(plan.dtype))
         view = walk.view
         with blame("Pair.weights"):
             weights = link(pair.weights, reference, view.params, view.buffers)
             write_model(reference, weights_to_torch(weights, view.params, view.buffers))
     else:
-        assert steps is not None
         with blame("Pair.weights"):
             weights = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
             half = start_from(reference, weights, pair.jax)
