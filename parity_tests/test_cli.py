@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from instep import __version__
+from instep import __version__, workloads
 from instep.cli._app import app
 
 
@@ -28,6 +28,24 @@ def test_a_workload_from_the_walk_to_the_test_accuracy(tmp_path):
     assert "fc2.weight.exp_avg_sq" in printed(done)
     assert "test accuracy: PyTorch 9" in printed(done)
     assert json.loads((tmp_path / "r.json").read_text())["steps"] == 3
+
+
+def test_list_names_every_workload():
+    done = instep("list")
+    assert done.exit_code == 0, done.output
+    for name in workloads.names():
+        assert name in printed(done)
+        assert workloads.get(name).summary.split(";")[0] in printed(done)
+
+
+def test_report_and_precisions(tmp_path):
+    page = tmp_path / "report.html"
+    command = ["parity", "digits-mlp", "--steps", 2, "--report", page, "--json"]
+    done = instep(*command, tmp_path / "r.json", "--precision", "bfloat16")
+    assert done.exit_code == 0, done.output
+    walks = json.loads((tmp_path / "r.json").read_text())["walks"]
+    assert [walk["dtype"] for walk in walks] == ["float64", "float64", "bfloat16"]
+    assert "IN STEP" in page.read_text() and "digits-mlp" in page.read_text()
 
 
 def test_version_and_help():
@@ -82,8 +100,15 @@ def test_wrong_options_exit_2(args):
     assert instep("parity", "digits-mlp", *args).exit_code == 2
 
 
-def test_json_that_cannot_be_written_exits_2(tmp_path):
+def test_a_precision_that_is_none_exits_2():
+    done = instep("parity", "digits-mlp", "--precision", "float8")
+    assert done.exit_code == 2
+    assert "no precision 'float8': rounding is judged in float32, bfloat16" in printed(done)
+
+
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_file_that_cannot_be_written_exits_2(option, tmp_path):
     path = tmp_path / "no" / "such" / "folder.json"
-    done = instep("parity", "digits-mlp", "--steps", 1, "--json", path)
+    done = instep("parity", "digits-mlp", "--steps", 1, option, path)
     assert done.exit_code == 2
     assert "to write folder.json in" in printed(done)

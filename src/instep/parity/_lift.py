@@ -21,13 +21,12 @@ from ._interpret import Values, interpret
 
 
 class LiftTorch(TorchDispatchMode):
-    """Every operator of PyTorch that is asked for a floating dtype."""
+    """Every operator of PyTorch that is asked for a floating dtype gets float64."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         dtype = kwargs.get("dtype")
-        given = [x.dtype for x in args if torch.is_tensor(x)]
-        if dtype is not None and dtype.is_floating_point and torch.float64 in given:
+        if dtype is not None and dtype.is_floating_point:
             kwargs = kwargs | {"dtype": torch.float64}
         return func(*args, **kwargs)
 
@@ -97,19 +96,18 @@ SCATTER = {
 
 def _lower(dtype: Any) -> bool:
     """Whether this is a floating dtype of fewer bits than float64."""
-    return (
-        isinstance(dtype, np.dtype)
-        and dtype != np.float64
-        and (jnp.issubdtype(dtype, jnp.floating))
-    )
+    known = isinstance(dtype, np.dtype) and dtype != np.float64
+    return known and jnp.issubdtype(dtype, jnp.floating)
+
+
+# Operations on bits, and those whose results are made elsewhere in the dtypes that were asked.
+KEEP = ("bitcast_convert_type", "pure_callback", "io_callback", "debug_callback", "ffi_call")
 
 
 def _keeps_dtypes(eqn: JaxprEqn) -> bool:
-    """Operations on bits, and those with a program of their own inside."""
-    if eqn.primitive.name in SCATTER:
-        return False
-    return eqn.primitive.name == "bitcast_convert_type" or any(
-        isinstance(x, Jaxpr | ClosedJaxpr)
-        for p in eqn.params.values()
-        for x in (p if isinstance(p, tuple) else (p,))
+    """Whether its dtypes are fixed; so are those of operations with a program inside."""
+    inside = (x for p in eqn.params.values() for x in (p if isinstance(p, tuple) else (p,)))
+    return eqn.primitive.name in KEEP or (
+        eqn.primitive.name not in SCATTER
+        and any(isinstance(x, Jaxpr | ClosedJaxpr) for x in inside)
     )
