@@ -2,7 +2,8 @@
 
     python benchmarks/tolerance.py [--seeds 20] [--steps 20] [--json FILE]
 
-Clean: every workload from ``seeds`` different weights and orders of the data. A verdict other
+Clean: every workload, and the LSTM and the encoder of ``parity_tests/sequences.py``, from
+``seeds`` different weights and orders of the data. A verdict other
 than IN STEP is a false alarm. Teeth: every mistake of ``parity_tests/teeth.py``, and in which
 walks it is above rounding. For each walk the largest error over its bound is kept, by kind of
 leaf: 1 is the limit.
@@ -21,6 +22,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parent.parent / "parity_tests"))
 
+import sequences
 import teeth
 from instep import parity, workloads
 from instep.parity._environment import environment
@@ -31,12 +33,18 @@ PRECISIONS = ("float32", "bfloat16")
 TEETH_STEPS = 5
 
 
+PAIRS = {name: workloads.get(name).make_pair for name in workloads.names()} | {
+    "lstm": sequences.lstm_pair,
+    "attention": sequences.attention_pair,
+}
+
+
 def clean(name: str, seeds: int, steps: int) -> dict:
     """The worst of all seeds, by walk and kind of leaf, and the false alarms."""
     worst: dict[str, dict[str, dict]] = {}
     false_alarms = []
     for seed in range(seeds):
-        report = parity.run(workloads.get(name).make_pair(seed), steps, PRECISIONS)
+        report = parity.run(PAIRS[name](seed), steps, PRECISIONS)
         if not report.in_step:
             false_alarms.append({"seed": seed, "reason": report.reason})
         for walk in report.walks:
@@ -88,7 +96,7 @@ def main() -> None:
 
     found = {
         "environment": environment(),
-        "clean": {name: clean(name, args.seeds, args.steps) for name in workloads.names()},
+        "clean": {name: clean(name, args.seeds, args.steps) for name in PAIRS},
         "teeth": {name: bites(name) for name in teeth.TEETH},
     }
     alarms = sum(len(runs["false_alarms"]) for runs in found["clean"].values())

@@ -56,11 +56,11 @@ def torch_loss(model, batch):
     return F.cross_entropy(model(tokens_BT).flatten(0, 1), next_BT.flatten())
 
 
-def lstm_torch_half() -> instep.TorchLoop:
-    torch.manual_seed(0)
+def lstm_torch_half(seed: int = 0) -> instep.TorchLoop:
+    torch.manual_seed(seed)
     model = TorchLSTM()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-2)
-    return instep.TorchLoop(model, torch_loss, optimizer, batches(), clip_grad_norm=0.5)
+    return instep.TorchLoop(model, torch_loss, optimizer, batches(seed), clip_grad_norm=0.5)
 
 
 # The LSTM as a Flax user writes it; only the second bias is PyTorch's.
@@ -104,8 +104,8 @@ def flax_loop(model: nnx.Module, tx, **options) -> instep.JaxLoop:
     return instep.JaxLoop(loss_fn, tx, params, **options)
 
 
-def lstm_pair() -> instep.Pair:
-    return instep.Pair(lstm_torch_half(), lstm_jax_half(), weights="auto")
+def lstm_pair(seed: int = 0) -> instep.Pair:
+    return instep.Pair(lstm_torch_half(seed), lstm_jax_half(), weights="auto")
 
 
 # The transformer encoder as a PyTorch user writes it.
@@ -143,12 +143,12 @@ class TorchEncoder(nn.Module):
         return self.head(self.norm(x))
 
 
-def attention_torch_half() -> instep.TorchLoop:
-    torch.manual_seed(0)
+def attention_torch_half(seed: int = 0) -> instep.TorchLoop:
+    torch.manual_seed(seed)
     model = TorchEncoder()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    return instep.TorchLoop(model, torch_loss, optimizer, batches(), scheduler)
+    return instep.TorchLoop(model, torch_loss, optimizer, batches(seed), scheduler)
 
 
 # The encoder as a Flax user writes it, with PyTorch's epsilon, variance and GELU.
@@ -192,6 +192,6 @@ def attention_jax_half() -> instep.JaxLoop:
     return flax_loop(FlaxEncoder(nnx.Rngs(0)), instep.optim.adamw(lr, weight_decay=1e-2))
 
 
-def attention_pair() -> instep.Pair:
+def attention_pair(seed: int = 0) -> instep.Pair:
     weights = ["auto", bridge.torch_only("future")]
-    return instep.Pair(attention_torch_half(), attention_jax_half(), weights)
+    return instep.Pair(attention_torch_half(seed), attention_jax_half(), weights)
