@@ -1,27 +1,43 @@
 """The judge on made-up walks: each thing it must not overlook, by itself."""
 
 import json
-from dataclasses import replace
 
-import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
-from instep.parity import Leaf, Status, Verdict, _tolerance
-from instep.parity._floor import OneUlp
-from instep.parity._judge import Ledger, measure, measure_rounding, ulp
+from instep.parity import Leaf, Status, Verdict
+from instep.parity._judge import Ledger
 from instep.parity._leaf import REQUIRED
-from instep.parity._records import Matched, Measurement, Plan
+from instep.parity._records import Matched, Plan
 from instep.parity._summary import make_report
 
 
 LOSS, NORM, RATE = Leaf("loss", "loss"), Leaf("gradient norm", "total"), Leaf("lr", "group 0")
+
+
+LOSS, NORM, RATE = Leaf("loss", "loss"), Leaf("gradient norm", "total"), Leaf("lr", "group 0")
+
+
+LOSS, NORM, RATE = Leaf("loss", "loss"), Leaf("gradient norm", "total"), Leaf("lr", "group 0")
+
+
 OF_W = {
     kind: Leaf(kind, "w") for kind in ("gradient", "clipped gradient", "update", "parameter")
 }
+
+
 STATE, COUNT = Leaf("state", "w.exp_avg"), Leaf("state", "w.step")
+
+
+STATE, COUNT = Leaf("state", "w.exp_avg"), Leaf("state", "w.step")
+
+
 BUFFER, CONSTANT = Leaf("buffer", "mean"), Leaf("buffer", "mask")
+
+
+BUFFER, CONSTANT = Leaf("buffer", "mean"), Leaf("buffer", "mask")
+
+
 STANDING = (OF_W["parameter"], BUFFER, CONSTANT, RATE)
 
 
@@ -79,6 +95,8 @@ def test_healthy():
 
 
 EVERY = [LOSS, NORM, *OF_W.values(), STATE, COUNT, BUFFER, CONSTANT, RATE]
+
+
 STAGES = [
     "loss",
     "clip",
@@ -240,41 +258,6 @@ def test_a_clip_that_never_fires_is_idle():
     assert row_of(walk(of_torch=unclipped), OF_W["clipped gradient"]).status is Status.IDLE
 
 
-NAN, INF = np.array([np.nan, 1.0]), np.array([np.inf, 1.0])
-
-
-@pytest.mark.parametrize(
-    ("there", "here", "status"),
-    [
-        (NAN, NAN, Status.NOT_FINITE),
-        (INF, INF, Status.NOT_FINITE),
-        (INF, -INF, Status.DIVERGED),
-        (NAN, INF, Status.DIVERGED),
-        (NAN, np.ones(2), Status.DIVERGED),
-        (np.ones(2), NAN, Status.DIVERGED),
-        (np.ones(2), INF, Status.DIVERGED),
-        (NAN, np.array([np.nan, 1.1]), Status.NOT_FINITE),
-        (np.ones(2), np.ones((2, 1)), Status.DIVERGED),
-        (np.ones(2), np.ones(3), Status.DIVERGED),
-        (np.ones(1), np.array(1.0), Status.DIVERGED),
-        (np.ones(2), np.float32(1) + np.float32([0, 1e-10]), Status.IN_STEP),
-    ],
-)
-def test_places_of_infinities_and_shapes(there, here, status):
-    m = measure(1, there, here, floor=0.0)
-    assert m.status is status
-    assert measure(1, there, here, floor=np.inf).status in (status, Status.NOISE)
-    if m.error == np.inf:
-        assert m.ratio == np.inf and measure(1, there, here, np.inf).status is status
-
-
-def test_ratio():
-    m = Measurement(1, Status.DIVERGED, error=2.0, floor=0.0, scale=0.0, bound=0.0)
-    assert m.ratio == np.inf and replace(m, error=0.0).ratio == 0.0
-    assert replace(m, bound=4.0).ratio == 0.5
-    assert replace(m, error=np.inf, bound=np.inf).ratio == np.inf
-
-
 def test_json_says_what_the_rows_say(tmp_path):
     def change(step, seen):
         seen = seen | {STATE: np.full(7, np.nan)} if step else seen
@@ -307,74 +290,6 @@ def test_json_says_what_the_rows_say(tmp_path):
         "relative": 1e-12, "floor_factor": 8.0, "noise": 1e-6, "draws": 3,
         "rounding_factor": 4.0, "rounding_ulps": 2.0,
     }  # fmt: skip
-
-
-# Rounding: the error of a leaf against that of PyTorch's own step.
-
-EPS = {
-    np.dtype(np.float32): 2.0**-23,
-    np.dtype(np.float16): 2.0**-10,
-    np.dtype(ml_dtypes.bfloat16): 2.0**-7,
-}
-ORACLE = np.linspace(1.0, 1.9, 10)  # so that the ulp of its maximum is the epsilon
-
-
-@pytest.mark.parametrize("dtype", EPS, ids=str)
-def test_the_bound_is_four_times_pytorch_and_two_ulp(dtype):
-    eps = EPS[dtype]
-    of_torch = (ORACLE + 8 * eps).astype(dtype)
-    e_torch = np.sqrt(np.mean((of_torch.astype(np.float64) - ORACLE) ** 2))
-    bound = 4 * e_torch + 2 * eps
-    for factor, status in ((0.999, Status.IN_STEP), (1.001, Status.DIVERGED)):
-        m = measure_rounding(1, ORACLE, ORACLE - factor * bound, [of_torch])
-        assert m.status is status and m.ratio == pytest.approx(factor)
-        assert (m.floor, m.bound) == pytest.approx((e_torch, bound))
-
-
-def test_the_largest_error_of_pytorch_counts():
-    lucky, own = ORACLE.astype(np.float32), (ORACLE * (1 + 1e-3)).astype(np.float32)
-    m = measure_rounding(1, ORACLE, ORACLE * (1 + 3e-3), [lucky, own, lucky])
-    assert m.status is Status.IN_STEP
-    assert measure_rounding(1, ORACLE, m.bound + ORACLE, [lucky]).status is Status.DIVERGED
-
-
-@pytest.mark.parametrize(
-    ("value", "like", "expected"),
-    [
-        (1.0, np.float32(0), 2.0**-23),
-        (1.999, np.float32(0), 2.0**-23),
-        (2.0, np.float32(0), 2.0**-22),
-        (0.75, np.float64(0), 2.0**-24),  # a host number is float32 on the JAX side
-        (3.0, np.array(0, ml_dtypes.bfloat16), 2.0**-6),
-        (3.0, np.float16(0), 2.0**-9),
-        (3.0, np.int64(0), 0.0),
-        (0.0, np.float32(0), 0.0),
-    ],
-)
-def test_ulp(value, like, expected):
-    assert ulp(value, np.asarray(like)) == expected
-
-
-def test_what_would_pass_as_zeros_is_noise():
-    own = np.zeros(10, np.float32)
-    m = measure_rounding(1, ORACLE, ORACLE, [own])
-    assert m.status is Status.NOISE and m.bound > m.floor
-    zeros = np.zeros(10)
-    assert measure_rounding(1, zeros, zeros, [own]).status is Status.IN_STEP
-    assert measure_rounding(1, zeros, zeros + 1e-30, [own]).status is Status.DIVERGED
-
-
-def test_a_count_must_be_equal():
-    seven = np.array(7)
-    assert measure_rounding(1, seven, np.array(7), [seven]).status is Status.IN_STEP
-    assert measure_rounding(1, seven, np.array(8), [seven]).status is Status.DIVERGED
-
-
-def test_shapes_and_infinities_diverge_in_every_precision():
-    own = [ORACLE.astype(np.float32)]
-    for wrong in (ORACLE[:5], np.where(ORACLE > 1.5, np.inf, ORACLE), ORACLE * np.nan):
-        m = measure_rounding(1, ORACLE, wrong, own)
-        assert m.status is Status.DIVERGED and m.ratio == np.inf
 
 
 def test_what_the_optimizer_makes_of_a_noisy_gradient_is_noise_below_float64():
@@ -419,69 +334,3 @@ def test_the_worst_verdict_counts():
 
 def _without_loss(step, seen):
     return {leaf: value for leaf, value in seen.items() if leaf != LOSS}
-
-
-def test_the_numbers_are_the_documented_ones():
-    t = _tolerance
-    assert (t.RELATIVE, t.FLOOR_FACTOR, t.NOISE, t.DRAWS) == (1e-12, 8.0, 1e-6, 3)
-    assert (t.ROUNDING_FACTOR, t.ROUNDING_ULPS) == (4.0, 2.0)
-
-
-# The floor: random rounding.
-
-
-def test_one_ulp_moves_each_number_by_at_most_one_ulp_both_ways():
-    x = torch.arange(-500, 501, dtype=torch.float64) / 167
-    moved = OneUlp(0).move(x.clone())
-    steps = (moved - x) / torch.from_numpy(np.spacing(np.abs(x.numpy())))
-    assert steps.abs().max() <= 2  # 1 + eps is up to two of the smaller spacing
-    assert (steps[x != 0] > 0).sum() > 300 and (steps[x != 0] < 0).sum() > 300
-    assert moved[x == 0].item() == 0.0
-    assert not torch.equal(moved, OneUlp(1).move(x.clone()))
-    for other in (torch.arange(3), torch.ones(3), torch.ones(3, dtype=torch.bool)):
-        assert torch.equal(OneUlp(0).move(other.clone()), other)
-
-
-def test_one_ulp_moves_results_in_place_and_not_views_or_inputs():
-    x = torch.rand(100, dtype=torch.float64)
-    kept = x.clone()
-    with OneUlp(0):
-        view = x.view(10, 10).t()
-        total = x + 1.0
-        y = x * 1.0
-        y.add_(1.0)
-    assert torch.equal(x, kept) and torch.equal(view, kept.view(10, 10).t())
-    assert not torch.equal(total, kept + 1.0)
-    assert (total - kept - 1.0).abs().max() <= 4 * torch.finfo(torch.float64).eps
-    assert not torch.equal(y, kept + 1.0)
-
-
-def test_one_ulp_moves_the_backward_pass():
-    x = torch.rand(100, dtype=torch.float64, requires_grad=True)
-    with OneUlp(0):
-        (x * x).sum().backward()
-    plain = 2 * x.detach()
-    assert not torch.equal(x.grad, plain)
-    assert ((x.grad - plain) / plain).abs().max() <= 8 * torch.finfo(torch.float64).eps
-
-
-def test_moved_window_moves_floating_inputs_in_every_container():
-    x, y = torch.rand(5, dtype=torch.float64), torch.arange(5)
-    one_ulp = OneUlp(0)
-    for window in ([(x, y)], [{"x": x, "y": [y]}], [[x, (y, None, 3)]]):
-        moved = one_ulp.moved_window(window)
-        found = str(moved)
-        assert type(moved[0]) is type(window[0]) and found != "" and moved is not window
-        tensors = list(_tensors(moved))
-        assert not torch.equal(tensors[0], x) and torch.equal(tensors[1], y)
-        assert tensors[1].data_ptr() != y.data_ptr()
-
-
-def _tensors(tree):
-    if torch.is_tensor(tree):
-        yield tree
-    elif isinstance(tree, dict):
-        yield from _tensors(list(tree.values()))
-    elif isinstance(tree, tuple | list):
-        for x in tree:
-            yield from _tensors(x)

@@ -17,7 +17,7 @@ from torch import nn
 import instep
 from instep import bridge, parity
 from instep.parity._records import Status
-from test_parity import linear_pair
+from pairs import linear_pair
 
 
 NAMES = ("float64", "float64 re-synchronised", "float32 re-synchronised")

@@ -1,0 +1,63 @@
+"""The floor: random rounding of every operator."""
+
+import numpy as np
+import torch
+
+from instep.parity._floor import OneUlp
+
+
+def test_one_ulp_moves_each_number_by_at_most_one_ulp_both_ways():
+    x = torch.arange(-500, 501, dtype=torch.float64) / 167
+    moved = OneUlp(0).move(x.clone())
+    steps = (moved - x) / torch.from_numpy(np.spacing(np.abs(x.numpy())))
+    assert steps.abs().max() <= 2  # 1 + eps is up to two of the smaller spacing
+    assert (steps[x != 0] > 0).sum() > 300 and (steps[x != 0] < 0).sum() > 300
+    assert moved[x == 0].item() == 0.0
+    assert not torch.equal(moved, OneUlp(1).move(x.clone()))
+    for other in (torch.arange(3), torch.ones(3), torch.ones(3, dtype=torch.bool)):
+        assert torch.equal(OneUlp(0).move(other.clone()), other)
+
+
+def test_one_ulp_moves_results_in_place_and_not_views_or_inputs():
+    x = torch.rand(100, dtype=torch.float64)
+    kept = x.clone()
+    with OneUlp(0):
+        view = x.view(10, 10).t()
+        total = x + 1.0
+        y = x * 1.0
+        y.add_(1.0)
+    assert torch.equal(x, kept) and torch.equal(view, kept.view(10, 10).t())
+    assert not torch.equal(total, kept + 1.0)
+    assert (total - kept - 1.0).abs().max() <= 4 * torch.finfo(torch.float64).eps
+    assert not torch.equal(y, kept + 1.0)
+
+
+def test_one_ulp_moves_the_backward_pass():
+    x = torch.rand(100, dtype=torch.float64, requires_grad=True)
+    with OneUlp(0):
+        (x * x).sum().backward()
+    plain = 2 * x.detach()
+    assert not torch.equal(x.grad, plain)
+    assert ((x.grad - plain) / plain).abs().max() <= 8 * torch.finfo(torch.float64).eps
+
+
+def test_moved_window_moves_floating_inputs_in_every_container():
+    x, y = torch.rand(5, dtype=torch.float64), torch.arange(5)
+    one_ulp = OneUlp(0)
+    for window in ([(x, y)], [{"x": x, "y": [y]}], [[x, (y, None, 3)]]):
+        moved = one_ulp.moved_window(window)
+        found = str(moved)
+        assert type(moved[0]) is type(window[0]) and found != "" and moved is not window
+        tensors = list(_tensors(moved))
+        assert not torch.equal(tensors[0], x) and torch.equal(tensors[1], y)
+        assert tensors[1].data_ptr() != y.data_ptr()
+
+
+def _tensors(tree):
+    if torch.is_tensor(tree):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from _tensors(list(tree.values()))
+    elif isinstance(tree, tuple | list):
+        for x in tree:
+            yield from _tensors(x)
