@@ -184,7 +184,7 @@ def running_statistics_never_updated():
     return cnn_pair(loss_fn=_with_running_var(lambda new, old: old))
 
 
-@tooth("optimizer")
+@tooth("optimizer", hidden=("bfloat16",))
 def decay_not_on_biases():
     lr = instep.schedules.cosine_annealing_lr(cnn.LR, cnn.STEPS)
     plain = instep.optim.sgd(lr, cnn.MOMENTUM)

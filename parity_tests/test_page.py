@@ -11,7 +11,7 @@ import instep.parity
 from instep.parity import Leaf, Verdict
 from instep.parity._html import page
 from instep.parity._judge import Ledger
-from instep.parity._records import Curve, Plan
+from instep.parity._records import Curve, Matched, Plan
 from instep.parity._summary import make_report
 
 
@@ -33,7 +33,8 @@ def made_up(name="w", factor=1.0, jax="kernel", **report):
             wrong = Leaf("gradient", name)
             there = seen | ({wrong: x * factor} if step == 2 else {})
             ledger.judge(step, seen, [], there)
-    return make_report(ledgers, 3, {name: jax}, **{"curves": CURVES, **report})
+    weights = [Matched("linear", (name,), (jax,), "same")]
+    return make_report(ledgers, 3, weights, **{"curves": CURVES, **report})
 
 
 def embedded(html):
@@ -104,7 +105,7 @@ def test_a_fragment_says_what_was_not_seen_and_what_to_do():
     for step in range(3):
         there = {leaf: x for leaf, x in one_sided(step).items() if leaf.kind != "gradient"}
         ledger.judge(step, one_sided(step), [], there)
-    report = make_report([ledger], 2, {}).with_hint("return the <gradients> too")
+    report = make_report([ledger], 2, []).with_hint("return the <gradients> too")
     html = report._repr_html_()
     assert "INCONCLUSIVE" in html and "not seen: gradient" in html
     assert "hint: return the &lt;gradients&gt; too" in html

@@ -72,7 +72,12 @@ def test_my_loop_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
     command = ["parity", f"{path}:pair", "--report", str(page)]
     for text, code, verdict in (
         (MY_LOOP, 1, "NOT IN STEP. The optimizer stage is the first to diverge, at step 1"),
-        (MY_LOOP.replace("adamw(1e-2)", "adamw(1e-2, weight_decay=1e-2)"), 0, ": IN STEP."),
+        (
+            MY_LOOP.replace("adamw(1e-2)", "adamw(1e-2, weight_decay=1e-2)"),
+            1,
+            "NOT IN STEP. float32 re-synchronised: the optimizer stage is the first to "
+            "diverge, at step 1: update of 2.bias",
+        ),
         (MY_LOOP.replace("optax.adamw(1e-2)", "instep.optim.adamw(1e-2)"), 0, ": IN STEP."),
     ):
         path.write_text(text)
@@ -81,6 +86,8 @@ def test_my_loop_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
         assert done.exit_code == code, done.output
         assert verdict in " ".join(done.output.split())
         assert verdict.split(".")[0].strip(": ") in page.read_text()
+        if "float32" in verdict:
+            assert " 5 times the bound" in " ".join(done.output.split())
     path.write_text(MY_LOOP)
     printed = " ".join(CliRunner().invoke(app, command).output.split())
     shown = re.search(r"^my_loop.py:pair: NOT IN STEP.*\n  where.*$", README, re.M).group()
