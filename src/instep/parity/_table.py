@@ -129,15 +129,15 @@ def _worst_ratio(walk: Walk, kind: str) -> Text:
 
 
 def _not_judged_when_synced(report: Report) -> list[str]:
-    """One sentence for each synced walk on leaves that the free one does judge."""
+    """What the synced walks do not judge although the free one does, by kind of leaf."""
     known = {row.leaf for row in report.not_judged()}
     sentences = []
     for walk in report.walks[1:]:
         rows = [row for row in walk.not_judged() if row.leaf not in known]
-        count = Counter((row.status, row.leaf.kind) for row in rows)
-        if count:
-            what = ", ".join(f"{n} x {kind} {status}" for (status, kind), n in count.items())
-            sentences.append(f"{walk.plan.name}: {what}")
+        for status in dict.fromkeys(row.status for row in rows):
+            kinds = Counter(row.leaf.kind for row in rows if row.status is status)
+            what = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+            sentences.append(f"{walk.plan.name}: {status}: {what}")
     return sentences
 
 
