@@ -45,7 +45,7 @@ def clean(name: str, seeds: int, steps: int) -> dict:
     false_alarms = []
     for seed in range(seeds):
         report = parity.run(PAIRS[name](seed), steps, PRECISIONS)
-        if not report.in_step:
+        if not report.in_step or report.coverage.not_walked:
             false_alarms.append({"seed": seed, "reason": report.reason})
         for walk in report.walks:
             here = worst.setdefault(walk.plan.name, {})
@@ -108,6 +108,7 @@ def main() -> None:
     print(f"{alarms} false alarms; {len(missed)} mistakes missed in float64 {missed or ''}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(bool(alarms or missed))
 
 
 if __name__ == "__main__":

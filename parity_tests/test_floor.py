@@ -32,6 +32,19 @@ def test_one_ulp_moves_results_in_place_and_not_views_or_inputs():
     assert not torch.equal(y, kept + 1.0)
 
 
+def test_one_ulp_moves_lists_and_what_is_changed_in_place():
+    norms, scaled = [torch.rand(50), torch.rand(50)], [torch.rand(50), torch.rand(50)]
+    norms, scaled = [x.double() for x in norms], [x.double() for x in scaled]
+    exact = torch._foreach_norm(norms), [x * 3.0 for x in scaled]
+    with OneUlp(0):
+        found = torch._foreach_norm(norms)
+        torch._foreach_mul_(scaled, 3.0)
+    assert not all(map(torch.equal, found, exact[0]))
+    assert not any(map(torch.equal, scaled, exact[1]))
+    for x, y in zip([*found, *scaled], [*exact[0], *exact[1]], strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-15, atol=0.0)
+
+
 def test_one_ulp_moves_the_backward_pass():
     x = torch.rand(100, dtype=torch.float64, requires_grad=True)
     with OneUlp(0):

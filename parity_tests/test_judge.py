@@ -216,6 +216,20 @@ def test_noise_at_some_steps_is_partly_judged_and_at_all_steps_is_noise():
     assert row_of(report, STATE).status is Status.NOISE
 
 
+@pytest.mark.parametrize("kind", REQUIRED)
+def test_noise_of_a_required_kind_at_the_start_is_inconclusive(kind):
+    """But for updates: a warm-up begins with a rate of zero."""
+    leaf = OF_W.get(kind, LOSS)
+
+    def moved(seen):
+        return seen | {leaf: seen[leaf] * 2} if float(seen[COUNT]) <= 2 else seen
+
+    report = walk(moved=[moved])
+    assert report.in_step == (kind == "update"), report.reason
+    if kind != "update":
+        assert report.reason == f"no {kind} could be judged at step 1"
+
+
 def test_noise_of_a_required_kind_at_the_end_is_inconclusive():
     def moved(seen):
         return seen | {LOSS: seen[LOSS] * 2} if seen[COUNT] >= 3 else seen
@@ -300,7 +314,7 @@ def test_what_the_optimizer_makes_of_a_noisy_gradient_is_noise_below_float64():
     of_w = {leaf for leaf in ledger.measurements if leaf.name.startswith("w")}
     assert ledger.noise(1) == of_w and ledger.noise(2) == set()
     low = Ledger(Plan("float32", synced=True))
-    wrong = {leaf: value * 2 for leaf, value in there.items()}
+    wrong = {leaf: value * 1.1 for leaf, value in there.items()}
     low.judge(1, there, [there], wrong, noise=ledger.noise(1))
     found = {leaf: m[-1].status for leaf, m in low.measurements.items()}
     assert {leaf for leaf, status in found.items() if status is Status.NOISE} == of_w

@@ -55,7 +55,9 @@ NAN, INF = np.array([np.nan, 1.0]), np.array([np.inf, 1.0])
         (NAN, np.ones(2), Status.DIVERGED),
         (np.ones(2), NAN, Status.DIVERGED),
         (np.ones(2), INF, Status.DIVERGED),
-        (NAN, np.array([np.nan, 1.1]), Status.NOT_FINITE),
+        (NAN, np.array([np.nan, 1.1]), Status.DIVERGED),
+        (INF, np.array([np.inf, 1.1]), Status.DIVERGED),
+        (NAN, np.array([np.nan, 1.0 + 1e-13]), Status.NOT_FINITE),
         (np.ones(2), np.ones((2, 1)), Status.DIVERGED),
         (np.ones(2), np.ones(3), Status.DIVERGED),
         (np.ones(1), np.array(1.0), Status.DIVERGED),
@@ -130,6 +132,17 @@ def test_what_would_pass_as_zeros_is_noise():
     zeros = np.zeros(10)
     assert measure_rounding(1, zeros, zeros, [own]).status is Status.IN_STEP
     assert measure_rounding(1, zeros, zeros + 1e-30, [own]).status is Status.DIVERGED
+
+
+def test_noise_is_no_excuse_for_more_than_noise():
+    tiny = np.array([1e-17, -1e-17])
+    assert measure(1, tiny, -tiny, floor=1e-17).status is Status.NOISE
+    assert measure(1, tiny, tiny + 0.9e-11, floor=1e-17).status is Status.NOISE
+    assert measure(1, tiny, tiny + 1.1e-11, floor=1e-17).status is Status.DIVERGED
+    own = [np.zeros(10, np.float32)]  # what PyTorch has is all rounding
+    bound = measure_rounding(1, ORACLE, ORACLE, own).bound
+    assert measure_rounding(1, ORACLE, ORACLE + 0.9 * bound, own).status is Status.NOISE
+    assert measure_rounding(1, ORACLE, ORACLE + 1.1 * bound, own).status is Status.DIVERGED
 
 
 def test_a_count_must_be_equal():

@@ -255,10 +255,36 @@ def test_a_walk_that_pytorch_cannot_make_is_said():
     report = parity.run(
         linear_pair(loss_fn, torch_loss), steps=2, precisions=["float32", "bfloat16"]
     )
-    assert tuple(named(report)) == NAMES and report.in_step, report
+    assert tuple(named(report)) == NAMES and all(walk.in_step for walk in report.walks)
     (sentence,) = report.coverage.not_walked
+    assert report.verdict is parity.Verdict.INCONCLUSIVE
+    assert report.reason == f"nothing diverged, but {sentence}"
     assert sentence.startswith("bfloat16 re-synchronised: the PyTorch half raised at step 1")
     assert not report.coverage.complete and "not walked" in str(report)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "inconclusive"), (1.5, "not in step")])
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_half_that_raises_in_float32_is_never_green(at, factor, verdict):
+    """What was measured before counts, and what could not be measured is no proof."""
+    pair = linear_pair(lambda params, x: _float32_times(factor, params, x))
+    windows = iter(range(100))
+
+    def batch(x):
+        if x.dtype is torch.float32 and next(windows) == 2 * at - 2:
+            raise KeyError("only in float32")
+        return x
+
+    report = parity.run(replace(pair, batch=batch), steps=4)
+    found = "inconclusive" if at == 1 else verdict
+    assert report.verdict == found, report
+    assert "KeyError: 'only in float32'" in report.coverage.not_walked[0]
+    assert report.walks[0].in_step and report.walks[1].in_step
+
+
+def _float32_times(factor, params, x):
+    loss = ((x @ params["kernel"] + params["bias"]) ** 2).mean()
+    return loss * (factor if x.dtype == jnp.float32 else 1.0)
 
 
 # Opaque loops are re-synchronised through their view, where it hands on what the state has.
@@ -322,6 +348,28 @@ def test_an_opaque_loop_that_cannot_be_synced_has_limited_coverage(view, why):
     assert all(why in sentence for sentence in report.coverage.not_walked)
     assert not report.coverage.complete
     assert not report.to_dict()["coverage"]["complete"]
+
+
+def test_weights_behind_those_that_are_shown_are_limited_coverage():
+    """The step reads masters that the view does not show: syncing does not reach them."""
+    pair = linear_pair()
+
+    @jax.jit
+    def step(state, x):
+        masters = state["masters"]
+        loss, grads = jax.value_and_grad(pair.jax.loss_fn)(masters, x)
+        masters = jax.tree.map(lambda p, g: p - 0.1 * g, masters, grads)
+        return {"masters": masters, "params": masters}, (loss, grads)
+
+    def view(state, seen):
+        return instep.View(seen[0], state["params"], grads=seen[1])
+
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    state = {"masters": params, "params": params}
+    half = instep.JaxLoop.opaque(step, state, view)
+    report = parity.run(replace(pair, jax=half), steps=3)
+    assert not report.coverage.complete
+    assert "view does not show masters.bias and 1 more" in report.coverage.unseen[0]
 
 
 def test_what_is_set_is_restored_even_if_a_walk_raises():

@@ -42,7 +42,8 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
         model.to(dtype)
         for slots in optimizer.state.values():
             for name, value in slots.items():
-                if torch.is_tensor(value) and name != "step":
+                floating = torch.is_tensor(value) and value.is_floating_point()
+                if floating and name != "step":
                     slots[name] = value.to(dtype)
     return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler)
 

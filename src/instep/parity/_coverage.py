@@ -9,9 +9,17 @@ from ._leaf import SEEN_THROUGH, STAGE, Leaf, order
 from ._records import Coverage
 
 
-def make_coverage(ledger: Ledger, not_walked: Sequence[str]) -> Coverage:
-    """One sentence for each kind of leaf that one side does not show."""
-    sentences, complete = [], not not_walked
+def make_coverage(
+    ledger: Ledger, not_walked: Sequence[str], hidden: Sequence[str] = ()
+) -> Coverage:
+    """One sentence for each kind of leaf that one side does not show, and on ``hidden``."""
+    sentences, complete = [], not not_walked and not hidden
+    if hidden:
+        more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+        sentences.append(
+            f"state: view does not show {hidden[0]}{more} of the JAX side's state, which goes "
+            f"on by itself when the rest is re-synchronised"
+        )
     for here, there, leaves in (
         ("JAX", "PyTorch", ledger.only_torch),
         ("PyTorch", "JAX", ledger.only_jax),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+import jax
 
-PACKAGES = ("instep", "jax", "jaxlib", "torch", "optax", "flax", "numpy")
+
+PACKAGES = ("instep", "jax", "jaxlib", "torch", "optax", "flax", "numpy", "ml_dtypes")
 
 
 def environment() -> dict[str, str]:
     """``{"python": "3.11.7", "machine": "x86_64", "jax": "0.10.2", ...}``"""
     found = {"python": platform.python_version(), "machine": platform.machine()}
+    found["device"] = jax.devices()[0].device_kind
     for package in PACKAGES:
         try:
             found[package] = version(package)

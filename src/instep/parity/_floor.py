@@ -32,14 +32,20 @@ class OneUlp(TorchDispatchMode):
         self._factors = factors[up.long()]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        returns = func._schema.returns
-        outputs = made if isinstance(made, tuple | list) else (made,)
-        if len(returns) == len(outputs):
-            for output, declared in zip(outputs, returns, strict=True):
-                view = declared.alias_info is not None and not declared.alias_info.is_write
-                if not view:
-                    self.move(output)
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        schema = func._schema
+        if schema.returns:
+            alone = len(schema.returns) == 1
+            results = zip((made,) if alone else made, schema.returns, strict=True)
+        else:  # a list of tensors changed in place
+            given = {x.name: value for x, value in zip(schema.arguments, args, strict=False)}
+            given |= kwargs
+            results = ((given.get(x.name), x) for x in schema.arguments if x.is_write)
+        for result, declared in results:
+            alias = declared.alias_info
+            if alias is None or alias.is_write:
+                map_tensors(self.move, result)
         return made
 
     def move(self, x: Any) -> Any:

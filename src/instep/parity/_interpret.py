@@ -67,7 +67,7 @@ def _scan(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
         return results[: len(carry)], results[len(carry) :]
 
     sample = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs]
-    carry = _settle(lambda *carry: body(carry, jax.tree.map(_zeros, sample))[0], carry)
+    carry = _settle(lambda carry: jax.eval_shape(body, carry, sample)[0], carry)
     carry, ys = jax.lax.scan(
         lambda c, x: _like(c, body(c, x)),
         carry,
@@ -89,7 +89,7 @@ def _while(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     return jax.lax.while_loop(
         lambda carry: interpret(params["cond_jaxpr"], [*of_cond, *carry], rule)[0],
         lambda carry: _like(carry, (body(*carry), None))[0],
-        _settle(body, carry),
+        _settle(lambda carry: jax.eval_shape(body, *carry), carry),
     )
 
 
@@ -114,10 +114,10 @@ def _cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
 
 
-def _settle(body: Callable[..., Values], carry: Values) -> Values:
-    """``carry`` in dtypes that ``body`` hands on as they are."""
+def _settle(hand_on: Callable[[Values], Sequence[Any]], carry: Values) -> Values:
+    """``carry`` in dtypes that are handed on as they are."""
     while True:
-        handed_on = jax.eval_shape(body, *carry)
+        handed_on = hand_on(carry)
         risen = [_highest((c.dtype, h.dtype)) for c, h in zip(carry, handed_on, strict=True)]
         if all(c.dtype == dtype for c, dtype in zip(carry, risen, strict=True)):
             return carry
@@ -143,7 +143,3 @@ def _highest(dtypes) -> Any:
         if jnp.issubdtype(other, jnp.floating) and other != first:
             first = jnp.promote_types(first, other)
     return first
-
-
-def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    return jnp.zeros(shape.shape, shape.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class JaxWalk:
     step: Step
     write: Callable[[PyTree, View], PyTree]  # a state that shows another view
     obstacle: str | None = None  # why there is no such state
+    hidden: tuple[str, ...] = ()  # arrays of the state that no view shows
     weights: WeightMap = field(default_factory=WeightMap)
     parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
 
@@ -92,7 +93,9 @@ class JaxWalk:
         by_slot: dict[str, dict[str, np.ndarray]] = {}
         for leaf, value in torch.items():
             name, _, slot = leaf.name.rpartition(".")
-            if leaf.kind == "state" and value.shape == torch[Leaf("parameter", name)].shape:
+            if leaf.kind != "state" or slot == "step":
+                continue
+            if value.shape == torch[Leaf("parameter", name)].shape:
                 by_slot.setdefault(slot, {})[name] = value
         found = {
             (name, slot): value
@@ -138,31 +141,35 @@ def _matrices(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> dict[str, Any]:
     """A number per leaf, such as a step count, counts for every tensor of its link.
 
-    Leaves of one link that disagree have no common number; their mean is that of neither.
+    Leaves of one link that disagree have no common number: NaN, which nothing equals.
     """
     found: dict[str, Any] = {}
     for link in weights.links:
         values = [named[name] for name in link.jax if name in named and not named[name].ndim]
         if values and len(values) == len(link.jax):
             alike = all(value == values[0] for value in values)
-            found |= dict.fromkeys(link.torch, values[0] if alike else np.mean(values))
+            found |= dict.fromkeys(link.torch, values[0] if alike else np.array(np.nan))
     return found
 
 
-def steps_of(loop: JaxLoop | OpaqueLoop) -> dict[bool, Callable]:
-    """The step of ``loop`` for walks in float64 and (True) in less, traced once for each dtype.
+class Steps(NamedTuple):
+    """One step of a loop, traced once for each dtype, whatever the number of walks."""
 
-    That of a ``JaxLoop`` returns its state and a ``View``, an opaque one its metrics.
-    """
+    lifted: Callable  # for float64
+    plain: Callable  # for less
+
+
+def steps_of(loop: JaxLoop | OpaqueLoop) -> Steps:
+    """That of a ``JaxLoop`` returns its state and a ``View``, an opaque one its metrics."""
     if isinstance(loop, OpaqueLoop):
-        return {False: jax.jit(lift_jax(loop.step)), True: loop.step}
+        return Steps(jax.jit(lift_jax(loop.step)), loop.step)
     observed = observed_step(loop)
 
     def advance(state, batch):
         state, _, view = observed(state, batch)
         return state, view
 
-    return {False: jax.jit(lift_jax(advance)), True: jax.jit(advance)}
+    return Steps(jax.jit(lift_jax(advance)), jax.jit(advance))
 
 
 def native(loop: JaxLoop, step: Step) -> JaxWalk:

@@ -49,18 +49,19 @@ class Ledger:
         unknown = jax.keys() - right.keys()
         self.only_jax |= {leaf for leaf in unknown if step > 0 or leaf.kind != "state"}
         for leaf, value in right.items():
-            if self._is_excited(leaf, right):
+            if self._is_excited(step, leaf, right):
                 self._excited.add(leaf)
             if leaf not in jax:
                 continue
             largest = self._largest_so_far(leaf, value)
             if self.plan.rounding:
                 own = [draw[leaf] for draw in draws]
-                m = measure_rounding(step, value, jax[leaf], own, largest)
+                at_least = largest if leaf.kind == "lr" else 0.0  # a loss: in PyTorch's error
+                m = measure_rounding(step, value, jax[leaf], own, at_least)
             else:
                 floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)
                 m = measure(step, value, jax[leaf], floor, largest)
-            if leaf in noise and m.judged and m.error < np.inf:
+            if leaf in noise and m.judged and m.error <= max(m.floor, m.bound) / NOISE:
                 m = replace(m, status=Status.NOISE)
             self.measurements.setdefault(leaf, []).append(m)
 
@@ -83,14 +84,16 @@ class Ledger:
         """Whether nothing happened to ``leaf`` in the whole walk, on PyTorch's side."""
         return leaf not in self._excited
 
-    def _is_excited(self, leaf: Leaf, torch: Observation) -> bool:
+    def _is_excited(self, step: int, leaf: Leaf, torch: Observation) -> bool:
         value = torch[leaf]
         if leaf.kind == "clipped gradient":
             return bool(np.any(value != torch.get(Leaf("gradient", leaf.name))))
         if leaf.kind in ("parameter", "buffer", "state", "lr"):
             if leaf.kind == "lr" and not self.scheduled:
                 return True
-            return bool(np.any(value != self._first.setdefault(leaf, value)))
+            # What PyTorch makes at its first step was not there before: it was zero.
+            first = value if step == 0 else np.zeros_like(value)
+            return bool(np.any(value != self._first.setdefault(leaf, first)))
         return bool(np.any(value != 0))
 
     def _largest_so_far(self, leaf: Leaf, value: np.ndarray) -> float:
@@ -108,7 +111,7 @@ def measure(
     error = distance(jax, torch)
     scale = _scale(torch, at_least)
     bound = max(RELATIVE * scale, FLOOR_FACTOR * floor)
-    noise = not floor <= NOISE * scale
+    noise = not floor <= NOISE * scale and error <= floor / NOISE
     return Measurement(step, _status(torch, error, bound, noise), error, floor, scale, bound)
 
 
@@ -125,7 +128,7 @@ def measure_rounding(
     scale = _scale(oracle, at_least)
     bound = ROUNDING_FACTOR * floor + ROUNDING_ULPS * ulp(scale, own[0] if own else jax)
     rms = rms_distance(np.zeros_like(oracle), np.where(np.isfinite(oracle), oracle, 0))
-    noise = bound > 0 and not bound < max(rms, at_least)
+    noise = bound > 0 and error <= bound and not bound < max(rms, at_least)
     return Measurement(step, _status(oracle, error, bound, noise), error, floor, scale, bound)
 
 
@@ -152,7 +155,9 @@ def ulp(value: float, like: np.ndarray) -> float:
     if not jnp.issubdtype(like.dtype, jnp.floating) or value == 0.0:
         return 0.0
     dtype = np.dtype(np.float32) if like.dtype == np.float64 else like.dtype
-    return float(jnp.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(value))
+    info = jnp.finfo(dtype)
+    spacing = float(info.eps) * 2.0 ** np.floor(np.log2(value))
+    return max(spacing, float(info.smallest_subnormal))
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
@@ -175,8 +180,8 @@ def _scale(value: np.ndarray, at_least: float) -> float:
 def _status(right: np.ndarray, error: float, bound: float, noise: bool) -> Status:
     if error == np.inf:
         return Status.DIVERGED
-    if not np.isfinite(right).all():
-        return Status.NOT_FINITE
     if noise:
         return Status.NOISE
-    return Status.IN_STEP if error <= bound else Status.DIVERGED
+    if error > bound:
+        return Status.DIVERGED
+    return Status.IN_STEP if np.isfinite(right).all() else Status.NOT_FINITE

@@ -7,7 +7,9 @@ upcast; in a float64 walk it would be the only rounding there is, and hide every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -35,8 +37,9 @@ def lift_jax(fn: Callable) -> Callable:
     """``fn``, traced and differentiated as it is, and computed with float64 for every float.
 
     The jaxpr keeps the dtypes that the program asked for, so its own checks hold; they are
-    passed over only when it runs. A constant in it is read as the shortest decimal that
-    rounds to it: 0.1, not 0.100000001.
+    passed over only when it runs. A scalar constant in it is read as what was meant by it (see
+    ``_constant``). Not lifted: complex numbers, and operations that hold a program of their
+    own (a linear solve, a kernel, a callback).
     """
 
     def lifted(*args: Any) -> Any:
@@ -56,7 +59,7 @@ def _lift(eqn: JaxprEqn, operands: Values) -> Values:
         params |= {name: np.dtype(np.float64) for name, p in params.items() if _lower(p)}
     if primitive.name == "reduce_precision":
         return operands
-    if primitive.name in SCATTER:
+    if primitive.name in SCATTER and not _keeps_dtypes(eqn):
         return [_scatter(SCATTER[primitive.name], operands, params)]
     results = primitive.bind(*operands, **params)
     return list(results) if primitive.multiple_results else [results]
@@ -68,7 +71,7 @@ def _double(operand: Any, variable: Var | Literal) -> Any:
     if not _lower(dtype):
         return operand
     if isinstance(variable, Literal):
-        return jnp.asarray(float(str(operand)), np.float64)
+        return jnp.asarray(_constant(operand), np.float64)
     return jax.lax.convert_element_type(operand, np.float64)
 
 
@@ -76,6 +79,34 @@ def _as_asked(operand: Any, variable: Var | Literal) -> Any:
     """In the dtype that the program has."""
     dtype: Any = getattr(variable.aval, "dtype", None)
     return jax.lax.convert_element_type(operand, dtype) if _lower(dtype) else operand
+
+
+def _constant(value: np.ndarray) -> float:
+    """The number that a scalar of fewer bits most likely stands for.
+
+    Itself, if it is exact in so few bits that it was meant (1, 0.5, 2**-14). Else the shortest
+    decimal that rounds to it, if it is short (0.1, 1e-5); or a fraction of small integers, or
+    the root of one, alone or over pi (1/3, sqrt(1/2) in GELU, sqrt(2/pi)). Else itself.
+    """
+    exact, dtype = float(value), value.dtype
+    few = jnp.finfo(dtype).nmant // 2
+    if not np.isfinite(exact) or np.frexp(exact)[0] * 2.0**few % 1 == 0:
+        return exact
+
+    def root(square: float) -> float:
+        return math.copysign(math.sqrt(_fraction(square)), exact)
+
+    candidates = [
+        *(float(f"{exact:.{digits}g}") for digits in range(1, 7)),
+        _fraction(exact),
+        root(exact**2),
+        root(exact**2 * math.pi) / math.sqrt(math.pi),
+    ]
+    return next((x for x in candidates if dtype.type(x) == value), exact)
+
+
+def _fraction(value: float) -> float:
+    return float(Fraction(value).limit_denominator(128))
 
 
 def _scatter(scatter: Callable, operands: Values, params: dict[str, Any]) -> Any:
@@ -106,8 +137,17 @@ KEEP = ("bitcast_convert_type", "pure_callback", "io_callback", "debug_callback"
 
 def _keeps_dtypes(eqn: JaxprEqn) -> bool:
     """Whether its dtypes are fixed; so are those of operations with a program inside."""
+    if eqn.primitive.name in SCATTER:
+        return not any(_lower(getattr(v.aval, "dtype", None)) for v in eqn.invars) or (
+            eqn.primitive.name == "scatter" and not _overwrites(eqn.params["update_jaxpr"])
+        )
     inside = (x for p in eqn.params.values() for x in (p if isinstance(p, tuple) else (p,)))
-    return eqn.primitive.name in KEEP or (
-        eqn.primitive.name not in SCATTER
-        and any(isinstance(x, Jaxpr | ClosedJaxpr) for x in inside)
-    )
+    return eqn.primitive.name in KEEP or any(isinstance(x, Jaxpr | ClosedJaxpr) for x in inside)
+
+
+def _overwrites(update: Any) -> bool:
+    """Whether a scatter puts the new number in place of the old, as ``x.at[i].set`` does."""
+    if update is None:
+        return True
+    jaxpr = update.jaxpr if isinstance(update, ClosedJaxpr) else update
+    return not jaxpr.eqns and jaxpr.outvars[0] is jaxpr.invars[1]

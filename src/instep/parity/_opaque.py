@@ -46,7 +46,8 @@ def opaque(loop: OpaqueLoop, step: Callable, batch: PyTree, dtype: np.dtype) -> 
         return treedef.unflatten(leaves)
 
     view = jax.tree.map(np.array, loop.view(state, metrics))
-    return JaxWalk(state, view, advance, write, _obstacle(view, places))
+    hidden = _hidden(state, places or [])
+    return JaxWalk(state, view, advance, write, _obstacle(view, places), hidden)
 
 
 def _kept(view: View) -> dict[str, Any]:
@@ -97,6 +98,17 @@ def _places(loop: OpaqueLoop, state: PyTree, metrics: PyTree) -> list[int | None
     given = jaxpr.invars[: len(jax.tree.leaves(state))]
     index = {id(variable): i for i, variable in enumerate(given)}
     return [index.get(id(variable)) for variable in jaxpr.outvars]
+
+
+def _hidden(state: PyTree, places: list[int | None]) -> tuple[str, ...]:
+    """Floating arrays of the state that no view shows: weights behind those that it does."""
+    return tuple(
+        name
+        for place, (name, leaf) in enumerate(named_leaves(state).items())
+        if place not in places
+        and np.ndim(leaf)
+        and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    )
 
 
 def _cast(state: PyTree, dtype: np.dtype, arrays: set[int]) -> PyTree:

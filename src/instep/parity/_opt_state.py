@@ -30,10 +30,12 @@ def slots(opt_state: PyTree) -> dict[tuple[str, str], Any]:
     """``{(parameter, slot): array}`` of every record that is known, by JAX leaf name.
 
     Several records (``optax.partition``, ``masked``) each hold their own parameters. A scalar
-    of a whole record, such as optax's count, counts for each of its parameters.
+    of a whole record, such as optax's count, counts for each of its parameters. Where two
+    records keep the same slot of a parameter, neither is PyTorch's.
     """
     known = (OptimizerState, *_OPTAX)
     found: dict[tuple[str, str], Any] = {}
+    several: set[tuple[str, str]] = set()
     for record in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, known)):
         if not isinstance(record, known):
             continue
@@ -42,8 +44,9 @@ def slots(opt_state: PyTree) -> dict[tuple[str, str], Any]:
         for slot, leaves in trees.items():
             whole = leaves.get("")
             for name in parameters if whole is not None else leaves:
+                several |= {(name, slot)} & found.keys()
                 found[name, slot] = leaves.get(name, whole)
-    return found
+    return {place: value for place, value in found.items() if place not in several}
 
 
 def write_slots(opt_state: PyTree, values: Mapping[tuple[str, str], Any]) -> PyTree:
@@ -70,7 +73,10 @@ def write_slots(opt_state: PyTree, values: Mapping[tuple[str, str], Any]) -> PyT
 
 
 def learning_rate(opt_state: PyTree) -> jax.Array | None:
-    """The rate of the one instep transformation inside; None if there are none or several."""
+    """The rate of the one instep transformation inside; None if it is not that of all."""
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda x: hasattr(x, "inner_states"))
+    if any(len(getattr(part, "inner_states", ())) > 1 for part in parts):
+        return None
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Hyperparams))
     rates = [x.values["lr"] for x in leaves if isinstance(x, Hyperparams)]
     return rates[0] if len(rates) == 1 else None

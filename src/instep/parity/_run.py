@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from .._errors import ParityError
 from ..bridge._torch_loop import TorchLoop, windows
@@ -14,9 +12,9 @@ from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, steps_of
 from ._pair import Pair
-from ._records import Curve, Matched, Plan
+from ._records import Curve, Matched, Plan, Status
 from ._report import Report
-from ._settings import precision, random_state_kept
+from ._settings import precision, random_state, random_state_kept, set_random_state
 from ._summary import make_report
 from ._walker import Walker, begin
 
@@ -44,7 +42,7 @@ def run(
         PyTorch's random state and the generator of a ``DataLoader``.
       steps: optimizer steps, at least 1.
       precisions: in which to judge rounding: of ``"float32"``, ``"bfloat16"``,
-        ``"float16"``; None: that of the PyTorch model, float32 if that is float64.
+        ``"float16"``; None: that of the PyTorch model, float32 if that is float64 or mixed.
       on_step: called with the number of each step when it is done.
 
     Raises:
@@ -60,9 +58,9 @@ def run(
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps=}.")
     with random_state_kept(pair.torch):
-        walkers, not_walked = _walk(pair, steps, _low(pair.torch, precisions), on_step)
+        walkers, ends = _walk(pair, steps, _low(pair.torch, precisions), on_step)
     report = make_report(
-        [walker.ledger for walker in walkers if walker.plan.judged],
+        [w.ledger for w in walkers if w.plan.judged and _counts(w, ends.get(w.plan))],
         steps,
         weights=[
             Matched(link.rule, link.torch, link.jax, link.layout.name)
@@ -71,74 +69,91 @@ def run(
         curves=[
             Curve(walker.plan.dtype, *zip(*walker.losses, strict=True))
             for walker in walkers
-            if not walker.plan.synced
+            if not walker.plan.synced and walker.losses
         ],
-        not_walked=not_walked,
+        not_walked=[f"{plan.name}: {end.why}" for plan, end in ends.items()],
+        raised=[f"{plan.name}: {end.why}" for plan, end in ends.items() if end.raised],
+        hidden=walkers[0].jax.hidden,
     )
     return report.with_hint(hint(report, pair.torch))
+
+
+class End(NamedTuple):
+    """Why a walk goes no further."""
+
+    why: str
+    raised: bool  # a half raised; else JAX cannot be set to where PyTorch stands
+
+
+def _counts(walker: Walker, end: End | None) -> bool:
+    """Whether its measurements count; of one that cannot be synced only what they disprove."""
+    statuses = (m.status for ms in walker.ledger.measurements.values() for m in ms)
+    proves = end is None or end.raised or Status.DIVERGED in statuses
+    return bool(walker.losses) and proves
 
 
 def _low(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:
     """The dtypes in which rounding is judged."""
     if precisions is None:
-        dtypes = [str(p.dtype).removeprefix("torch.") for p in loop.model.parameters()]
-        return [dtypes[0] if dtypes and dtypes[0] in PRECISIONS else "float32"]
+        dtypes = {str(p.dtype).removeprefix("torch.") for p in loop.model.parameters()}
+        own = dtypes.pop() if len(dtypes) == 1 else "float32"
+        return [own if own in PRECISIONS else "float32"]
     if isinstance(precisions, str) or not set(precisions) <= set(PRECISIONS):
         raise ValueError(
             f"precisions is a list of {', '.join(map(repr, PRECISIONS))}; float64 is always "
             f"walked. Got {precisions!r}."
         )
-    return precisions
+    return list(dict.fromkeys(precisions))
 
 
 def _walk(
     pair: Pair, steps: int, low: Sequence[str], on_step: Callable[[int], None]
-) -> tuple[list[Walker], list[str]]:
-    """All walks in one pass over the batches; and those that could not be made, and why."""
+) -> tuple[list[Walker], dict[Plan, End]]:
+    """All walks, in one pass over the batches, and why some of them ended early."""
     stream = _windows(pair)
-    first = next(stream)
+    window = next(stream)
     shared = steps_of(pair.jax)
+    free, synced = Plan("float64"), Plan("float64", synced=True)
     plans = [
-        Plan("float64"),
-        Plan("float64", synced=True),
+        free,
+        synced,
         *(Plan(dtype, synced=True) for dtype in low),
         *(Plan(dtype, judged=False) for dtype in low if dtype == "float32"),
     ]
     walkers: list[Walker] = []
-    not_walked: dict[str, str] = {}
+    ends: dict[Plan, End] = {}
     for plan in plans:
-        with precision(plan.dtype), _or_not_walked(plan, not_walked):
-            walkers.append(begin(plan, pair, first, shared))
+        with precision(plan.dtype), _ending(plan, ends):
+            walkers.append(begin(plan, pair, window, shared))
     for n in range(1, steps + 1):
-        window = first if n == 1 else next(stream)
-        rng, noise = torch.get_rng_state(), set()
+        window = window if n == 1 else next(stream)
+        rng, noise = random_state(), set()
         for walker in walkers:
             plan = walker.plan
-            if plan.name in not_walked or walker.over:
-                continue
-            torch.set_rng_state(rng)
-            with precision(plan.dtype), _or_not_walked(plan, not_walked):
+            if plan in ends or walker.over or (plan.rounding and walkers[1].over):
+                continue  # without float64, what is noise below it is not known
+            set_random_state(rng)
+            with precision(plan.dtype), _ending(plan, ends):
                 walker.advance(n, window, noise if plan.rounding else ())
-            if plan.synced and not plan.rounding:
+            if plan == synced:
                 noise = walker.ledger.noise(n)
         on_step(n)
-        if all(walker.over or not walker.plan.judged for walker in walkers):
+        if all(walker.over for walker in walkers[:2]):
             break
-    walked = [walker for walker in walkers if walker.plan.name not in not_walked]
-    return walked, [f"{name}: {why}" for name, why in not_walked.items()]
+    return walkers, {plan: end for plan, end in ends.items() if plan.judged}
 
 
 @contextmanager
-def _or_not_walked(plan: Plan, not_walked: dict[str, str]) -> Iterator[None]:
-    """Note why a walk ends early; what raises in the free float64 walk is the caller's."""
+def _ending(plan: Plan, ends: dict[Plan, End]) -> Iterator[None]:
+    """Note why a walk ends early; what raises in float64 is the caller's to know at once."""
     try:
         yield
     except CannotSync as obstacle:
-        not_walked[plan.name] = str(obstacle)
+        ends[plan] = End(str(obstacle), raised=False)
     except ParityError as error:
         if not plan.rounding:
             raise
-        not_walked[plan.name] = str(error)
+        ends[plan] = End(str(error), raised=True)
 
 
 def _windows(pair: Pair) -> Iterator[list[Any]]:

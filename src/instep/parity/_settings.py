@@ -48,17 +48,30 @@ def precision(dtype: str) -> Iterator[None]:
             setattr(module, name, value)
 
 
+def random_state() -> list[torch.Tensor]:
+    """PyTorch's random state on the host and on every GPU in use."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *on_gpus]
+
+
+def set_random_state(state: list[torch.Tensor]) -> None:
+    """Undo what was drawn since ``random_state``."""
+    host, *on_gpus = state
+    torch.set_rng_state(host)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
+
+
 @contextmanager
 def random_state_kept(loop: TorchLoop) -> Iterator[None]:
     """Restore PyTorch's random state, and that of the generator of a ``DataLoader``."""
-    generators = [torch.default_generator]
-    for owner in (loop.batches, getattr(loop.batches, "sampler", None)):
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generators.append(generator)
-    states = [generator.get_state() for generator in generators]
+    owners = (loop.batches, getattr(loop.batches, "sampler", None))
+    generators = [getattr(owner, "generator", None) for owner in owners]
+    own = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
+    state = random_state()
     try:
         yield
     finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+        set_random_state(state)
+        for generator, kept in own:
+            generator.set_state(kept)

@@ -28,6 +28,8 @@ def make_report(
     weights: Sequence[Matched],
     curves: Sequence[Curve] = (),
     not_walked: Sequence[str] = (),
+    raised: Sequence[str] = (),
+    hidden: Sequence[str] = (),
 ) -> Report:
     """Sum up all walks.
 
@@ -36,17 +38,19 @@ def make_report(
       steps: that were asked for.
       weights: which parameters and buffers are which.
       curves: losses of the free walks.
-      not_walked: one sentence for each walk that could not be made.
+      not_walked: one sentence for each walk that could not be made to its end.
+      raised: those of them in which a half raised.
+      hidden: arrays of an opaque state that no view shows.
     """
     names = {torch: ", ".join(m.jax) for m in weights for torch in m.torch}
     walks = [_sum_up(ledger, steps, names) for ledger in ledgers]
-    verdict, reason = _overall(walks, steps)
+    verdict, reason = _overall(walks, steps, raised)
     return Report(
         verdict=verdict,
         reason=reason,
         steps=steps,
         walks=tuple(walks),
-        coverage=make_coverage(ledgers[0], not_walked),
+        coverage=make_coverage(ledgers[0], not_walked, hidden),
         curves=tuple(curves),
         weights=tuple(weights),
         environment=environment(),
@@ -60,13 +64,15 @@ def _sum_up(ledger: Ledger, steps: int, names: Mapping[str, str]) -> Walk:
     return Walk(ledger.plan, verdict, reason, rows, first)
 
 
-def _overall(walks: Sequence[Walk], steps: int) -> tuple[Verdict, str]:
+def _overall(walks: Sequence[Walk], steps: int, raised: Sequence[str]) -> tuple[Verdict, str]:
     """The worst verdict of all walks, with the reason of the first that has it."""
     for verdict in (Verdict.NOT_IN_STEP, Verdict.INCONCLUSIVE):
         for walk in walks:
             if walk.verdict is verdict:
                 where = "" if walk is walks[0] else f"{walk.plan.name}: "
                 return verdict, where + walk.reason
+    if raised:
+        return Verdict.INCONCLUSIVE, f"nothing diverged, but {raised[0]}"
     return Verdict.IN_STEP, f"no leaf diverged in {steps} steps"
 
 
@@ -131,13 +137,17 @@ def _verdict(
         required.add("buffer")
     for kind in (kind for kind in STAGE if kind in required):
         green = [r for r in rows if r.leaf.kind == kind and r.status in JUDGED]
-        last = max((row.last_judged for row in green), default=0)
-        if last == 0:
+        judged = {m.step for row in green for m in row.measurements if m.judged} - {0}
+        if not judged:
             return Verdict.INCONCLUSIVE, f"nothing diverged, but no {kind} could be judged"
-        if last < steps:
+        if max(judged) < steps:
+            last = max(judged)
             return Verdict.INCONCLUSIVE, (
                 f"in step to step {last}; from step {last + 1} on no {kind} could be judged"
             )
+        gap = min(set(range(1, steps + 1)) - judged, default=None)
+        if gap and kind != "update":  # there is none where a warm-up begins with a rate of zero
+            return Verdict.INCONCLUSIVE, f"no {kind} could be judged at step {gap}"
 
     hidden = not_seen_through(ledger)
     if hidden:

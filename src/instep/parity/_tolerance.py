@@ -12,9 +12,10 @@ the copies run as freely as the JAX side does, so the floor grows with the steps
 does; in the re-synchronised one they start every step from where PyTorch stands, as JAX does.
 
 A leaf whose floor exceeds NOISE of its maximum is decided by rounding (the gradient of a bias
-before BatchNorm is mathematically zero); it is listed as noise and not judged. The moved
-copies give such a gradient random signs, so that the floors of what the optimizer makes of it
-(momentum, update, parameter) are measured too.
+before BatchNorm is mathematically zero); it is listed as noise and not judged, unless its
+error exceeds the floor 1 / NOISE times: no rounding explains that. The moved copies give such a
+gradient random signs, so that the floors of what the optimizer makes of it (momentum, update,
+parameter) are measured too.
 
 A learning rate is judged against the largest one so far: where a cosine nears zero, PyTorch's
 own 1 + cos(x) cancels, and what is left is as inexact as the largest rate. So is the loss: a
@@ -33,7 +34,8 @@ float32.
 
 What is noise in float64 is noise here, and so is everything that the optimizer makes of a
 gradient that is. A leaf whose bound exceeds its own RMS would pass if it were all zeros (the
-update of a bfloat16 parameter can be less than half of its ulp); it is listed as noise too.
+update of a bfloat16 parameter can be less than half of its ulp); within the bound it is listed
+as noise too, and beyond it has diverged like any other.
 """
 
 RELATIVE = 1e-12

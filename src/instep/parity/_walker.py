@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,13 @@ from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
 from ._floor import OneUlp
-from ._jax_side import JaxWalk, native
+from ._jax_side import JaxWalk, Steps, native
 from ._judge import Ledger
 from ._leaf import Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan
-from ._settings import precision
+from ._settings import precision, random_state, set_random_state
 from ._tolerance import DRAWS
 
 
@@ -73,8 +73,8 @@ class Walker:
 
     @property
     def over(self) -> bool:
-        """Whether rounding decides the loss, or it is not finite: so it goes on."""
-        if not self.plan.judged or self.plan.rounding:
+        """Whether rounding decides the float64 loss, or it is not finite: so it goes on."""
+        if self.plan.rounding or not self.plan.judged:
             return False
         measured = self.ledger.measurements.get(LOSS, [])
         return bool(measured) and not measured[-1].judged
@@ -84,7 +84,7 @@ class Walker:
 
         All draw the same random numbers, as dropout would, and each has inputs of its own.
         """
-        rng = torch.get_rng_state()
+        rng = random_state()
         rounding, right = self.plan.rounding, None
         if rounding and self.plan.judged:
             oracle = copy_loop(self.reference, torch.float64)
@@ -95,18 +95,18 @@ class Walker:
             to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
             for one_ulp in self.one_ulps
         ]
-        torch.set_rng_state(rng)
+        set_random_state(rng)
         self.standing = seen = _torch_side.step(self.reference, window, n)
-        rng_after = torch.get_rng_state()
+        rng_after = random_state()
         draws = []
         for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
-            torch.set_rng_state(rng)
+            set_random_state(rng)
             draws.append(_torch_side.step(loop, own, n, one_ulp, None if rounding else seen))
-        torch.set_rng_state(rng_after)
+        set_random_state(rng_after)
         return (seen, draws) if right is None else (right, [seen, *draws])
 
 
-def begin(plan: Plan, pair: Pair, window: list[Any], steps: dict[bool, Callable]) -> Walker:
+def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
     """Copy the PyTorch half, bring the weights across, and compare what stands.
 
     Args:
@@ -136,14 +136,15 @@ def _start_jax(
     pair: Pair,
     reference: TorchLoop,
     window: list[Any],
-    steps: dict[bool, Callable],
+    steps: Steps,
 ) -> JaxWalk:
     """Bring the weights across, in the direction that the kind of JAX half asks for."""
+    step = steps.plain if plan.rounding else steps.lifted
     if isinstance(pair.jax, OpaqueLoop):
         with blame("Pair.batch", 1):
             batch = batch_of(to_dtype(window, getattr(torch, plan.dtype)), pair.batch)
         with blame("the JAX half", 1):
-            walk = opaque(pair.jax, steps[plan.rounding], batch, jnp.dtype(plan.dtype))
+            walk = opaque(pair.jax, step, batch, jnp.dtype(plan.dtype))
         view = walk.view
         with blame("Pair.weights"):
             weights = link(pair.weights, reference, view.params, view.buffers)
@@ -153,7 +154,7 @@ def _start_jax(
             weights = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
             half = start_from(reference, weights, pair.jax)
         with blame("the JAX half", 1):
-            walk = native(half, steps[plan.rounding])
+            walk = native(half, step)
     walk.weights = weights
     walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
     return walk
