@@ -297,4 +297,4 @@ def test_a_step_count_of_several_leaves_that_disagree_equals_neither():
     counts = {f"attn.{n}.kernel": np.array(3) for n in (*kernels, "out")}
     name = "attn.in_proj_weight"
     assert _scalars(weights, counts)[name] == 3
-    assert 2 < _scalars(weights, counts | {"attn.key.kernel": np.array(2)})[name] < 3
+    assert np.isnan(_scalars(weights, counts | {"attn.key.kernel": np.array(2)})[name])

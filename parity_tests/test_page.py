@@ -86,7 +86,7 @@ def test_in_a_notebook():
     html = diverged._repr_html_()
     for text in (
         "NOT IN STEP",
-        "float64 walk, step 2, gradient stage: gradient of w (JAX: kernel)",
+        "where: step 2, stage gradient: gradient of w (JAX: kernel)",
         "not walked: bfloat16: no reason",
         "float64 re-synchronised</th>",
         "<strong>✕&nbsp;",

@@ -17,14 +17,14 @@ sides. What ``"auto"`` takes for granted, since no name tells it: ``flattened=()
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
 from . import _rules, _rules_sequence
+from ._linen import Layer, by_number, normal
 from ._rule import Rule, join
 from ._sides import Sides, fits
 
@@ -40,51 +40,19 @@ KINDS: dict[tuple[type[nn.Module], ...], Callable[..., Rule]] = {
     (nn.Embedding, nn.EmbeddingBag): _rules.embedding,
 }
 
-LINEN = {
-    "Dense": "linear",
-    "Conv": "conv",
-    "ConvTranspose": "conv_transpose",
-    "BatchNorm": "batch_norm",
-    "LayerNorm": "layer_norm",
-    "GroupNorm": "group_norm",
-    "RMSNorm": "rms_norm",
-    "Embed": "embedding",
-    "MultiHeadDotProductAttention": "multihead_attention",
-    "MultiHeadAttention": "multihead_attention",
-    "SelfAttention": "multihead_attention",
-    "LSTMCell": "lstm",
-    "OptimizedLSTMCell": "lstm",
-    "GRUCell": "gru",
-}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one rule is for; ``inside`` is where below its path the JAX leaves may be."""
-
-    kind: str
-    path: str
-    make: Callable[[str], Rule]
-    inside: tuple[str, ...] = ("",)
-    part: str = ""  # one of several rules of a module
-
-    @property
-    def name(self) -> str:
-        return f"{self.path}:{self.part}"
-
 
 def auto_rules(sides: Sides) -> list[Rule]:
     """A rule for every layer of the module that a JAX layer is found for."""
     assert sides.module is not None
     layers = [layer for layer in _layers(sides.module) if _has_tensors(layer, sides)]
     paths = _jax_paths(sides)
-    normal: dict[tuple[str, ...], list[str]] = {}
+    written: dict[tuple[str, ...], list[str]] = {}
     for path in paths:
-        normal.setdefault(_normal(path), []).append(path)
+        written.setdefault(normal(path), []).append(path)
 
     found: dict[str, Rule] = {}
     for layer in layers:
-        alike = normal.get(_normal(layer.path), [])
+        alike = written.get(normal(layer.path), [])
         rule = _at(layer, layer.path, "same path", sides) if layer.path in paths else None
         if rule is None and len(alike) == 1:
             rule = _at(layer, alike[0], "same path but for lists", sides)
@@ -93,7 +61,7 @@ def auto_rules(sides: Sides) -> list[Rule]:
     taken = {name for rule in found.values() for name in _jax_names(rule)}
     free = [p for p in paths if not any(name.startswith(f"{p}.") for name in taken)]
     left = [layer for layer in layers if layer.name not in found]
-    for layer, path in _by_number(left, free):
+    for layer, path in by_number(left, free):
         found[layer.name] = _marked(layer.make(path), "Linen's number")
     return [found[layer.name] for layer in layers if layer.name in found]
 
@@ -178,56 +146,6 @@ def _jax_paths(sides: Sides) -> dict[str, None]:
         for n in range(len(parts) + 1):
             paths[".".join(parts[:n])] = None
     return paths
-
-
-def _normal(path: str) -> tuple[str, ...]:
-    """``blocks_0``, ``blocks.0`` and ``blocks.layers.0`` are one; wrappers are left out."""
-    parts = re.sub(r"_(\d+)(?=\.|$)", r".\1", path).split(".")
-    after = [*parts[1:], ""]
-    return tuple(
-        part
-        for part, following in zip(parts, after, strict=True)
-        if part not in ("", "_orig_mod", "module")
-        and not (part == "layers" and following.isdigit())
-    )
-
-
-def _by_number(layers: list[Layer], paths: list[str]) -> Iterator[tuple[Layer, str]]:
-    """Layers in order of registration with layers that Linen named, in order of creation.
-
-    First inside modules of the same path, then over the whole model; the order over several
-    modules is known only if those, too, differ in nothing but their numbers.
-    """
-    named = [(kind, path) for path in paths if (kind := _linen_kind(path))]
-    for kind in dict.fromkeys(kind for kind, _ in named):
-        theirs = [layer for layer in layers if layer.kind == kind]
-        ours = sorted((path for k, path in named if k == kind), key=_numbers)
-        for parent in dict.fromkeys(_normal(_parent(path)) for path in ours):
-            some = [layer for layer in theirs if _normal(_parent(layer.path)) == parent]
-            here = [path for path in ours if _normal(_parent(path)) == parent]
-            if len(some) == len(here) and len({_pattern(path) for path in here}) == 1:
-                yield from zip(some, here, strict=True)
-                theirs = [layer for layer in theirs if layer not in some]
-                ours = [path for path in ours if path not in here]
-        if len(theirs) == len(ours) and len({_pattern(path) for path in ours}) == 1:
-            yield from zip(theirs, ours, strict=True)
-
-
-def _linen_kind(path: str) -> str | None:
-    match = re.fullmatch(r"(\w+?)_\d+", path.rpartition(".")[2])
-    return LINEN.get(match[1]) if match else None
-
-
-def _parent(path: str) -> str:
-    return path.rpartition(".")[0]
-
-
-def _numbers(path: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"_(\d+)(?=\.|$)", path))
-
-
-def _pattern(path: str) -> str:
-    return re.sub(r"_\d+(?=\.|$)", "_", path)
 
 
 def _marked(rule: Rule, how: str) -> Rule:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ._pair import Pair
 from ._report import Report
 from ._run import run
-from ._words import how_far, where
+from ._words import told
 
 
 def assert_in_step(
@@ -39,12 +39,8 @@ def failure(report: Report) -> str:
     def add(label: str, text: str) -> None:
         lines.append(f"  {label:<10} {text}")
 
-    if first := report.first_divergence:
-        add("where", where(first))
-        add("how far", how_far(first))
-        add("also", f"{first.others} further leaves at this step")
-    if report.hint:
-        add("hint", report.hint)
+    for label, sentence in told(report):
+        add(label, sentence)
     for walk in report.walks:
         add("walk", f"{walk.plan.name}: {walk.verdict}")
     for sentence in report.coverage.unseen[:5]:

@@ -10,8 +10,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from ._leaf import STAGE
-from ._records import JUDGED, Curve, Verdict, Walk
-from ._table import relative
+from ._records import Curve, Verdict
+from ._words import told, worst_ratio
 
 
 if TYPE_CHECKING:
@@ -51,28 +51,13 @@ def fragment(report: Report) -> str:
     parts = [
         f"<strong style='font-size:1.3em'>{escape(report.verdict.upper())}</strong>",
         f"<div>{escape(report.reason)}</div>",
-        *(f"<div>{escape(sentence)}</div>" for sentence in _divergence(report)),
+        *(f"<div>{escape(label)}: {escape(text)}</div>" for label, text in told(report)),
         _caution(report),
         _worst_table(report),
         *(_chart(curve) for curve in report.curves[:1]),
     ]
     edge = f"border-left:4px solid {COLOUR[report.verdict]};padding-left:1em"
     return f"<div style='{edge};line-height:1.5'>{''.join(parts)}</div>"
-
-
-def _divergence(report: Report) -> list[str]:
-    """Where the halves part, how far, and where to look."""
-    sentences = []
-    if first := report.first_divergence:
-        m = first.measurement
-        jax = f" (JAX: {first.jax})" if first.jax else ""
-        sentences = [
-            f"where: {first.walk} walk, step {first.step}, {first.stage} stage: "
-            f"{first.leaf.kind} of {first.leaf.name}{jax}",
-            f"how far: {relative(m.error, m)} of its maximum, {m.ratio:.2g} times the bound "
-            f"(floor {relative(m.floor, m)}); {first.others} further leaves at this step",
-        ]
-    return [*sentences, f"hint: {report.hint}"] if report.hint else sentences
 
 
 def _caution(report: Report) -> str:
@@ -98,12 +83,16 @@ def _worst_table(report: Report) -> str:
         for i, name in enumerate(names)
     )
     shown = {row.leaf.kind for walk in report.walks for row in walk.rows}
-    body = "".join(
-        f"<tr><td style='{left}'>{kind}</td>"
-        + "".join(f"<td style='{cell}'>{_worst(walk, kind)}</td>" for walk in report.walks)
-        + "</tr>"
+    rows = [
+        [kind, *(_ratio(worst_ratio(walk, kind)) for walk in report.walks)]
         for kind in STAGE
         if kind in shown
+    ]
+    body = "".join(
+        f"<tr><td style='{left}'>{kind}</td>"
+        + "".join(f"<td style='{cell}'>{ratio}</td>" for ratio in ratios)
+        + "</tr>"
+        for kind, *ratios in rows
     )
     around = "border-collapse:collapse;margin:.5em 0;color:inherit;font-size:inherit"
     return (
@@ -112,11 +101,9 @@ def _worst_table(report: Report) -> str:
     )
 
 
-def _worst(walk: Walk, kind: str) -> str:
-    judged = [row for row in walk.rows if row.leaf.kind == kind and row.status in JUDGED]
-    if not judged:
+def _ratio(worst: float | None) -> str:
+    if worst is None:
         return "<em>not judged</em>"
-    worst = max(row.worst.ratio for row in judged)
     return f"<strong>✕&nbsp;{worst:.2g}</strong>" if worst > 1 else f"{worst:.2g}"
 
 

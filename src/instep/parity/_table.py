@@ -14,7 +14,7 @@ from rich.text import Text
 from ..bridge._weights import braced
 from ._leaf import STAGE
 from ._records import JUDGED, Matched, Row, Status, Verdict, Walk
-from ._words import how_far, relative, where
+from ._words import relative, told, worst_ratio
 
 
 if TYPE_CHECKING:
@@ -116,15 +116,13 @@ def _synced_table(walks: Sequence[Walk]) -> Table:
     shown = {row.leaf.kind for walk in walks for row in walk.rows}
     for kind, stage in STAGE.items():
         if kind in shown:
-            table.add_row(stage, kind, *(_worst_ratio(walk, kind) for walk in walks))
+            table.add_row(stage, kind, *(_ratio(worst_ratio(walk, kind)) for walk in walks))
     return table
 
 
-def _worst_ratio(walk: Walk, kind: str) -> Text:
-    judged = [row for row in walk.rows if row.leaf.kind == kind and row.status in JUDGED]
-    if not judged:
+def _ratio(worst: float | None) -> Text:
+    if worst is None:
         return Text("not judged", style=STYLE[Status.IDLE])
-    worst = max(row.worst.ratio for row in judged)
     return Text(f"{worst:.2g}", style=STYLE[Status.DIVERGED] if worst > 1 else "")
 
 
@@ -175,12 +173,8 @@ def _verdict(report: Report, title: str) -> Text:
     text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
     if not report.coverage.complete:
         text.append(" Limited coverage.", style=STYLE[Verdict.INCONCLUSIVE])
-    if first := report.first_divergence:
-        text.append(f"\n  where      {where(first)}")
-        text.append(f"\n  how far    {how_far(first)}")
-        text.append(f"\n  also       {first.others} further leaves at this step")
-    if report.hint:
-        text.append(f"\n  hint       {report.hint}")
+    for label, sentence in told(report):
+        text.append(f"\n  {label:<10} {sentence}")
     return text
 
 

@@ -1,15 +1,31 @@
-"""What a report says of a divergence, in words."""
+"""What a report says, in words: the same in the terminal, on the page and in a test."""
 
 from __future__ import annotations
 
-from ._records import Divergence, Measurement
+from typing import TYPE_CHECKING
+
+from ._records import JUDGED, Divergence, Measurement, Walk
 
 
-def relative(value: float, m: Measurement) -> str:
-    """``value`` over the maximum of the leaf."""
-    if value == 0.0:
-        return "0"
-    return f"{value / m.scale:.1e}" if m.scale else f"{value:.1e} abs"
+if TYPE_CHECKING:
+    from ._report import Report
+
+
+def told(report: Report) -> list[tuple[str, str]]:
+    """Where the halves part, how far, and where to look: (label, sentence)."""
+    lines = []
+    if first := report.first_divergence:
+        m = first.measurement
+        lines = [
+            ("where", where(first)),
+            (
+                "how far",
+                f"{relative(m.error, m)} of its maximum, {m.ratio:.2g} times the bound "
+                f"(floor {relative(m.floor, m)})",
+            ),
+            ("also", f"{first.others} further leaves at this step"),
+        ]
+    return [*lines, ("hint", report.hint)] if report.hint else lines
 
 
 def where(first: Divergence) -> str:
@@ -20,10 +36,14 @@ def where(first: Divergence) -> str:
     return f"{walk}step {first.step}, stage {first.stage}: {leaf}{jax}"
 
 
-def how_far(first: Divergence) -> str:
-    """``1.0e-02 of its maximum, 1.3e+09 times the bound (floor 2.1e-16)``"""
-    m = first.measurement
-    return (
-        f"{relative(m.error, m)} of its maximum, {m.ratio:.2g} times the bound "
-        f"(floor {relative(m.floor, m)})"
-    )
+def relative(value: float, m: Measurement) -> str:
+    """``value`` over the maximum of the leaf."""
+    if value == 0.0:
+        return "0"
+    return f"{value / m.scale:.1e}" if m.scale else f"{value:.1e} abs"
+
+
+def worst_ratio(walk: Walk, kind: str) -> float | None:
+    """The largest error over its bound of the judged leaves of one kind; None: none is."""
+    judged = (r.worst.ratio for r in walk.rows if r.leaf.kind == kind and r.status in JUDGED)
+    return max(judged, default=None)
