@@ -302,7 +302,7 @@ def test_json_says_what_the_rows_say(tmp_path):
     assert inconclusive.to_dict()["in_step"] is False
     assert data["tolerance"] == {
         "relative": 1e-12, "floor_factor": 8.0, "noise": 1e-6, "draws": 3,
-        "rounding_factor": 4.0, "rounding_ulps": 2.0,
+        "rounding_factor": 4.0, "rounding_ulps": 2.0, "looks": 32, "jump": 16.0,
     }  # fmt: skip
 
 
@@ -348,3 +348,25 @@ def test_the_worst_verdict_counts():
 
 def _without_loss(step, seen):
     return {leaf: value for leaf, value in seen.items() if leaf != LOSS}
+
+
+def test_a_second_look_excuses_a_jump_and_nothing_less():
+    """PyTorch's own step, moved a little, lands on the other side of a ReLU's kink."""
+    there, leaf, update = observed(1), OF_W["gradient"], OF_W["update"]
+    kink = 1e-3 * (np.arange(1000) == 7)
+    kinked = there | {leaf: there[leaf] + kink, update: there[update] - 0.1 * kink}
+
+    def look_again(jax, *looks):
+        ledger = Ledger(Plan("float32", synced=True))
+        ledger.judge(1, there, [there], jax)
+        for look in looks:
+            ledger.look_again(1, there, look)
+        return {x for x in (leaf, update) if x in ledger.beyond(1)}
+
+    assert look_again(kinked) == {leaf, update}
+    assert look_again(kinked, there, kinked) == set()
+    assert look_again(there | {update: kinked[update]}, kinked) == {update}  # no gradient
+    half = there | {leaf: there[leaf] + kink / 2, update: kinked[update]}
+    assert look_again(kinked, half) == {leaf, update}
+    small = there | {leaf: there[leaf] * (1 + 20 * 2.0**-23)}  # 10 bounds: no jump
+    assert look_again(small, small) == {leaf}

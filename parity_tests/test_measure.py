@@ -161,4 +161,4 @@ def test_shapes_and_infinities_diverge_in_every_precision():
 def test_the_numbers_are_the_documented_ones():
     t = _tolerance
     assert (t.RELATIVE, t.FLOOR_FACTOR, t.NOISE, t.DRAWS) == (1e-12, 8.0, 1e-6, 3)
-    assert (t.ROUNDING_FACTOR, t.ROUNDING_ULPS) == (4.0, 2.0)
+    assert (t.ROUNDING_FACTOR, t.ROUNDING_ULPS, t.LOOKS, t.JUMP) == (4.0, 2.0, 32, 16.0)

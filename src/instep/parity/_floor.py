@@ -15,19 +15,25 @@ from ._tolerance import NOISE
 
 
 class OneUlp(TorchDispatchMode):
-    """Move every number of one dtype that an operator makes up or down by about one ulp.
+    """Move every number of one dtype that an operator makes up or down, by about one ulp.
 
     Forward, backward, clipping and the optimizer run under it: this is arithmetic with
     random rounding, and the spread of its results is what rounding alone explains. Views and
     zeros are left alone, and so is every other dtype.
     """
 
-    def __init__(self, seed: int, dtype: torch.dtype = torch.float64, size: int = 1 << 20):
+    def __init__(
+        self,
+        seed: int,
+        dtype: torch.dtype = torch.float64,
+        ulps: float = 1.0,
+        size: int = 1 << 20,
+    ):
         super().__init__()
         self._dtype = dtype
         self._generator = torch.Generator().manual_seed(seed)
         up = torch.rand(size, generator=self._generator) < 0.5
-        ulp = torch.finfo(dtype).eps
+        ulp = ulps * torch.finfo(dtype).eps
         factors = torch.tensor([1.0 - ulp / 2, 1.0 + ulp], dtype=dtype)
         self._factors = factors[up.long()]
 

@@ -7,7 +7,16 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ._records import Coverage, Curve, Divergence, Measurement, Row, Walk
-from ._tolerance import DRAWS, FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
+from ._tolerance import (
+    DRAWS,
+    FLOOR_FACTOR,
+    JUMP,
+    LOOKS,
+    NOISE,
+    RELATIVE,
+    ROUNDING_FACTOR,
+    ROUNDING_ULPS,
+)
 
 
 if TYPE_CHECKING:
@@ -39,6 +48,8 @@ def to_dict(report: Report) -> dict[str, Any]:
             "draws": DRAWS,
             "rounding_factor": ROUNDING_FACTOR,
             "rounding_ulps": ROUNDING_ULPS,
+            "looks": LOOKS,
+            "jump": JUMP,
         },
         "environment": report.environment,
     }

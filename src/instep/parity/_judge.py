@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import jax.numpy as jnp
 import numpy as np
 
-from ._leaf import Leaf, Observation
+from ._leaf import STAGE, Leaf, Observation
 from ._records import FREE, Measurement, Plan, Status
-from ._tolerance import FLOOR_FACTOR, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
+from ._tolerance import FLOOR_FACTOR, JUMP, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
 
 @dataclass
@@ -65,6 +65,38 @@ class Ledger:
                 m = replace(m, status=Status.NOISE)
             self.measurements.setdefault(leaf, []).append(m)
 
+    def beyond(self, step: int, kinds: Collection[str] = STAGE) -> list[Leaf]:
+        """The leaves of these kinds that diverge at ``step`` by a finite error."""
+        return [
+            leaf
+            for leaf, (*_, m) in self.measurements.items()
+            if leaf.kind in kinds
+            and (m.step, m.status) == (step, Status.DIVERGED)
+            and m.error < np.inf
+        ]
+
+    def look_again(self, step: int, right: Observation, look: Observation) -> None:
+        """Let what diverges be as far off as ``look``, if that has jumped as JAX has.
+
+        Args:
+          step: the last that was judged.
+          right: PyTorch's step in float64.
+          look: a step of PyTorch's own that rounds as coarsely as JAX may.
+        """
+
+        def jumped(leaf: Leaf) -> bool:
+            m, jump = self.measurements[leaf][-1], rms_distance(look[leaf], right[leaf])
+            return m.bound + jump >= m.error and jump > JUMP * m.bound
+
+        if not any(jumped(leaf) for leaf in self.beyond(step, ["gradient"])):
+            return
+        for leaf in self.beyond(step):
+            m, value = self.measurements[leaf][-1], right[leaf]
+            bound = m.bound + rms_distance(look[leaf], value)
+            noise = m.error <= bound and not bound < rms_distance(np.zeros_like(value), value)
+            status = _status(value, m.error, bound, noise)
+            self.measurements[leaf][-1] = replace(m, bound=bound, status=status)
+
     def noise(self, step: int) -> set[Leaf]:
         """The leaves that rounding decides at ``step``, and what is made of such a gradient."""
         found = {
@@ -79,6 +111,12 @@ class Ledger:
             if (leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name)
             in parameters
         }
+
+    @property
+    def diverged(self) -> bool:
+        """Whether anything has, at any step."""
+        judged = (m.status for measured in self.measurements.values() for m in measured)
+        return Status.DIVERGED in judged
 
     def idle(self, leaf: Leaf) -> bool:
         """Whether nothing happened to ``leaf`` in the whole walk, on PyTorch's side."""

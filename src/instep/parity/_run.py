@@ -12,7 +12,7 @@ from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, steps_of
 from ._pair import Pair
-from ._records import Curve, Matched, Plan, Status
+from ._records import Curve, Matched, Plan
 from ._report import Report
 from ._settings import precision, random_state, random_state_kept, set_random_state
 from ._summary import make_report
@@ -87,8 +87,7 @@ class End(NamedTuple):
 
 def _counts(walker: Walker, end: End | None) -> bool:
     """Whether its measurements count; of one that cannot be synced only what they disprove."""
-    statuses = (m.status for ms in walker.ledger.measurements.values() for m in ms)
-    proves = end is None or end.raised or Status.DIVERGED in statuses
+    proves = end is None or end.raised or walker.ledger.diverged
     return bool(walker.losses) and proves
 
 
@@ -134,7 +133,8 @@ def _walk(
                 continue  # without float64, what is noise below it is not known
             set_random_state(rng)
             with precision(plan.dtype), _ending(plan, ends):
-                walker.advance(n, window, noise if plan.rounding else ())
+                doubt = not any(w.ledger.diverged for w in (*walkers[:2], walker))
+                walker.advance(n, window, noise if plan.rounding else (), doubt)
             if plan == synced:
                 noise = walker.ledger.noise(n)
         on_step(n)

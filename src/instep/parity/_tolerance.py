@@ -32,6 +32,13 @@ zero by luck in one step of many, and the copies are not all lucky. The ulp is t
 PyTorch's dtype; a number that PyTorch keeps on the host, such as the learning rate, counts as
 float32.
 
+A ReLU whose input is within rounding of zero, or a maximum within rounding of a tie, may fall
+on either side, and takes its gradient with it: a jump that few copies happen to make. So where
+gradients are beyond their bound, up to LOOKS further copies are taken, whose operators are
+moved by ROUNDING_FACTOR units, as far as JAX may be off. One whose gradient jumps as far as
+JAX's, and more than JUMP bounds, as rounding without a jump does not, has its errors added to
+the bounds of all that diverges at this step.
+
 What is noise in float64 is noise here, and so is everything that the optimizer makes of a
 gradient that is. A leaf whose bound exceeds its own RMS would pass if it were all zeros (the
 update of a bfloat16 parameter can be less than half of its ulp); within the bound it is listed
@@ -45,3 +52,5 @@ DRAWS = 3
 
 ROUNDING_FACTOR = 4.0
 ROUNDING_ULPS = 2.0
+LOOKS = 32
+JUMP = 16.0

@@ -25,7 +25,7 @@ from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan
 from ._settings import precision, random_state, set_random_state
-from ._tolerance import DRAWS
+from ._tolerance import DRAWS, LOOKS, ROUNDING_FACTOR
 
 
 LOSS = Leaf("loss", "loss")
@@ -45,20 +45,25 @@ class Walker:
     copies: list[TorchLoop]
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
 
-    def advance(self, n: int, window: list[Any], noise: Collection[Leaf] = ()) -> None:
+    def advance(
+        self, n: int, window: list[Any], noise: Collection[Leaf] = (), doubt: bool = True
+    ) -> None:
         """Take step ``n`` with both halves and judge it.
 
         Args:
           n: from 1.
           window: the microbatches of the step, as the PyTorch loop yields them.
           noise: leaves that rounding decides at this step.
+          doubt: look again at what diverges in low precision.
         """
         window = to_dtype(window, self.dtype)
         with blame("Pair.batch", n):
-            batch = batch_of(window, self.pair.batch)  # PyTorch may write into its inputs
+            batch = batch_of(window, self.pair.batch)
+        before, rng = self.reference, random_state()
         if self.plan.synced:
             self.jax.sync(self.standing)
-            self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
+            before = copy_loop(self.reference)
+            self.copies = [copy_loop(before) for _ in self.one_ulps]
         with blame("the PyTorch half", n):
             right, draws = self._torch_step(n, window)
         with blame("the JAX half", n):
@@ -66,6 +71,23 @@ class Walker:
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
+        if self.plan.rounding and self.plan.judged and doubt:
+            self._look_again(n, window, before, rng, right)
+
+    def _look_again(
+        self, n: int, window: list[Any], before: TorchLoop, rng: Any, right: Observation
+    ) -> None:
+        """Copies that round as coarsely as JAX may, until nothing diverges any more."""
+        kept = random_state()
+        for seed in range(DRAWS, DRAWS + LOOKS):
+            if not self.ledger.beyond(n, ["gradient"]):
+                break
+            set_random_state(rng)
+            coarse = OneUlp(seed, self.dtype, ulps=ROUNDING_FACTOR)
+            own = to_dtype(window, self.dtype)
+            look = _torch_side.step(copy_loop(before), own, n, coarse)
+            self.ledger.look_again(n, right, look)
+        set_random_state(kept)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,13 +112,15 @@ class Walker:
             oracle = copy_loop(self.reference, torch.float64)
             with precision("float64"):
                 right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
-        # In float64 the copies answer for inputs and weights too; below, these are given.
+        # PyTorch may write into its inputs. In float64 the copies answer for inputs and weights
+        # too; below, these are given.
         windows = [
             to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
             for one_ulp in self.one_ulps
         ]
         set_random_state(rng)
-        self.standing = seen = _torch_side.step(self.reference, window, n)
+        own = to_dtype(window, self.dtype)
+        self.standing = seen = _torch_side.step(self.reference, own, n)
         rng_after = random_state()
         draws = []
         for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
