@@ -319,6 +319,24 @@ def test_what_the_optimizer_makes_of_a_noisy_gradient_is_noise_below_float64():
     found = {leaf: m[-1].status for leaf, m in low.measurements.items()}
     assert {leaf for leaf, status in found.items() if status is Status.NOISE} == of_w
     assert set(found.values()) == {Status.NOISE, Status.DIVERGED}
+    low = Ledger(Plan("float32", synced=True))
+    beyond = {leaf: value * 2 for leaf, value in there.items()}
+    low.judge(1, there, [there], beyond, noise=ledger.noise(1))
+    assert {m[-1].status for m in low.measurements.values()} == {Status.DIVERGED}
+
+
+def test_below_float64_a_loss_stands_for_itself_and_a_rate_for_the_largest():
+    low = Ledger(Plan("bfloat16", synced=True))
+    for step, scale in ((1, 1.0), (2, 1e-3)):
+        right = {LOSS: np.array(2.3 * scale), RATE: np.array(0.1 * scale)}
+        low.judge(step, right, [right], {leaf: 0 * x for leaf, x in right.items()})
+    assert [m.status for m in low.measurements[LOSS]] == [Status.DIVERGED] * 2
+    rates = low.measurements[RATE]
+    assert rates[1].scale == 0.1 and rates[0].scale == 0.1
+
+
+def test_state_made_by_the_first_step_was_exercised_by_it():
+    assert row_of(walk(steps=1), STATE).status is Status.IN_STEP
 
 
 def test_the_worst_verdict_counts():
