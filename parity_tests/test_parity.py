@@ -94,6 +94,12 @@ def test_a_cosine_schedule_to_its_end_and_past_it():
     assert rate.worst.scale == 0.1
 
 
+def test_gradients_are_on_in_the_walk_and_stay_off_outside():
+    with torch.no_grad():
+        assert parity.run(linear_pair(), steps=2).in_step
+        assert not torch.is_grad_enabled()
+
+
 def test_one_trace_of_the_jax_half():
     traces = 0
 

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from torch import nn
 
 import instep
+import teeth
 from instep import bridge, parity
 from instep.workloads import digits_mlp
 from pairs import linear_pair, with_batches
@@ -112,12 +115,24 @@ def test_labels_shifted_in_the_jax_half_alone_are_seen():
     ("make", "hint"),
     [
         (lambda: _with_dropout(linear_pair()), "dropout is active (1)"),
-        (lambda: _float32_constant(), "float32's: look for a cast"),
+        (lambda: _float32_constant(), "or from a constant made in float32"),
+        (lambda: _clipped_by_optax(), "the JAX side shows no clip"),
+        (lambda: linear_pair(_nan), "one side has NaN or infinity"),
+        (lambda: teeth.biased_running_variance(), "remembers the biased variance"),
     ],
 )
 def test_hints(make, hint):
     report = parity.run(make(), steps=1)
-    assert hint in report.hint and hint in str(report)
+    assert hint in report.hint and report.hint in " ".join(str(report).split())
+
+
+def _nan(params, x):
+    return ((x @ params["kernel"] + params["bias"]) ** 2).mean() * jnp.nan
+
+
+def _clipped_by_optax():
+    pair = linear_pair(tx=optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)))
+    return replace(pair, torch=replace(pair.torch, clip_grad_norm=0.1))
 
 
 def _elsewhere(x):

@@ -180,6 +180,26 @@ def test_float32_is_lifted_inside_loops_branches_and_calls():
     assert report.in_step, str(report)
 
 
+def test_bfloat16_inside_both_halves_is_pytorchs_own_error():
+    """As under autocast: a float32 loop whose products are taken in bfloat16."""
+
+    def torch_loss(model, x):
+        low = torch.bfloat16
+        y = nn.functional.linear(x.to(low), model.weight.to(low), model.bias.to(low))
+        return (y.float() ** 2).mean()
+
+    def loss_fn(params, x):
+        x, w, b = (a.astype(jnp.bfloat16) for a in (x, params["kernel"], params["bias"]))
+        return ((x @ w + b).astype(jnp.float32) ** 2).mean()
+
+    for seed in range(5):
+        pair = linear_pair(loss_fn, torch_loss)
+        batches = torch.randn(5, 8, 3, generator=torch.Generator().manual_seed(seed))
+        pair = replace(pair, torch=replace(pair.torch, batches=list(batches)))
+        report = parity.run(pair, steps=5)
+        assert report.in_step, (seed, str(report))
+
+
 def test_an_upcast_that_jax_lacks_is_seen_in_bfloat16():
     def loss_fn(params, x):
         return (jax.nn.softmax(x @ params["kernel"] + params["bias"]) ** 2).mean()

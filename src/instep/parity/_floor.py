@@ -14,28 +14,44 @@ from ._leaf import Leaf, Observation
 from ._tolerance import NOISE
 
 
+DOUBLE = (torch.float64,)
+LOWER = (torch.float32, torch.bfloat16, torch.float16)
+
+
 class OneUlp(TorchDispatchMode):
-    """Move every number of one dtype that an operator makes up or down, by about one ulp.
+    """Move every number that an operator makes up or down, by about one ulp of its dtype.
 
     Forward, backward, clipping and the optimizer run under it: this is arithmetic with
     random rounding, and the spread of its results is what rounding alone explains. Views and
-    zeros are left alone, and so is every other dtype.
+    zeros are left alone, and so is every other dtype: PyTorch counts steps in float32.
+
+    Args:
+      seed: of the directions.
+      dtypes: that are moved.
+      ulps: how far.
+      size: of the table of directions, which is read from a random place on.
     """
 
     def __init__(
         self,
         seed: int,
-        dtype: torch.dtype = torch.float64,
+        dtypes: tuple[torch.dtype, ...] = DOUBLE,
         ulps: float = 1.0,
         size: int = 1 << 20,
     ):
         super().__init__()
-        self._dtype = dtype
+        self._dtypes = dtypes
         self._generator = torch.Generator().manual_seed(seed)
-        up = torch.rand(size, generator=self._generator) < 0.5
-        ulp = ulps * torch.finfo(dtype).eps
-        factors = torch.tensor([1.0 - ulp / 2, 1.0 + ulp], dtype=dtype)
-        self._factors = factors[up.long()]
+        self._up = torch.rand(size, generator=self._generator) < 0.5
+        self._ulps = ulps
+        self._tables: dict[torch.dtype, torch.Tensor] = {}
+
+    def _factors(self, dtype: torch.dtype) -> torch.Tensor:
+        if dtype not in self._tables:
+            ulp = self._ulps * torch.finfo(dtype).eps
+            factors = torch.tensor([1.0 - ulp / 2, 1.0 + ulp], dtype=dtype)
+            self._tables[dtype] = factors[self._up.long()]
+        return self._tables[dtype]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -55,12 +71,13 @@ class OneUlp(TorchDispatchMode):
         return made
 
     def move(self, x: Any) -> Any:
-        """Move ``x`` in place, if it is a tensor of that dtype and of its own memory."""
-        if not torch.is_tensor(x) or x.dtype is not self._dtype or x.numel() == 0:
+        """Move ``x`` in place, if it is a tensor of such a dtype and of its own memory."""
+        if not torch.is_tensor(x) or x.dtype not in self._dtypes or x.numel() == 0:
             return x
-        n = min(x.numel(), len(self._factors))
-        start = int(torch.randint(len(self._factors) - n + 1, (), generator=self._generator))
-        factors = self._factors[start : start + n].to(x.device)
+        table = self._factors(x.dtype)
+        n = min(x.numel(), len(table))
+        start = int(torch.randint(len(table) - n + 1, (), generator=self._generator))
+        factors = table[start : start + n].to(x.device)
         repeats = -(-x.numel() // n)
         return x.mul_(factors.repeat(repeats)[: x.numel()].view(x.shape))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from torch import nn
 
 from ..bridge._torch_loop import TorchLoop
 from ._report import Report
 
 
-# Relative errors below this size come from float32 in a walk that is float64.
-FLOAT32 = 1e-5
+# Relative errors below this size in a float64 walk come from something small.
+SMALL = 1e-5
 
 
 def hint(report: Report, loop: TorchLoop) -> str | None:
@@ -35,15 +37,35 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
             f"dropout is active ({', '.join(drawing)}) and no two frameworks draw the same "
             f"mask; compare with p=0"
         )
+    if first.measurement.error == inf:
+        return "one side has NaN or infinity where the other has numbers, or another shape"
+    if first.stage == "buffers" and first.leaf.name.endswith(("running_mean", "running_var")):
+        return (
+            "Flax's BatchNorm remembers the biased variance, and its momentum is 1 minus "
+            "PyTorch's; instep.ops.batch_norm is PyTorch's"
+        )
     if not first.walk.startswith("float64"):
+        if first.stage == "optimizer":
+            return (
+                "in float64 both agree, so this is rounding: optax takes 1 - beta**t in "
+                "float32, instep.optim does not"
+            )
         return (
             "in float64 both agree, so this is rounding: look for a cast to a lower precision, "
             "a sum taken in one, or a matmul_precision that PyTorch does not use"
         )
-    m = first.measurement
-    if first.stage in ("loss", "gradient") and m.scale and m.error < FLOAT32 * m.scale:
+    clipped = "clipped gradient: the JAX side does not show"
+    if first.stage == "optimizer" and any(
+        s.startswith(clipped) for s in report.coverage.unseen
+    ):
         return (
-            "an error of this size is float32's: look for a cast to float32, or a constant "
-            "made in it, in either half"
+            "PyTorch clips and the JAX side shows no clip: optax.clip_by_global_norm lacks "
+            "PyTorch's 1e-6; give clip_grad_norm to the JaxLoop"
+        )
+    m = first.measurement
+    if first.stage in ("loss", "gradient") and m.scale and m.error < SMALL * m.scale:
+        return (
+            "an error of this size comes from an epsilon (Flax's norms have 1e-6, PyTorch's "
+            "1e-5), from GELU by tanh, or from a constant made in float32"
         )
     return None

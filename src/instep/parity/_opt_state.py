@@ -20,6 +20,7 @@ _OPTAX: dict[type, dict[str, str]] = {
     optax.ScaleByAdamState: {"step": "count", "exp_avg": "mu", "exp_avg_sq": "nu"},
     optax.TraceState: {"momentum_buffer": "trace"},
     optax.ScaleByRmsState: {"square_avg": "nu"},
+    optax.ScaleByRssState: {"sum": "sum_of_squares"},
 }
 
 # instep's slots that PyTorch keeps as the presence of another one.

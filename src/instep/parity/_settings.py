@@ -37,6 +37,7 @@ def precision(dtype: str) -> Iterator[None]:
         for module, name, value in _FLAGS:
             setattr(module, name, value)
         with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
             stack.enter_context(jax.enable_x64(double))
             stack.enter_context(jax.default_matmul_precision("highest"))
             if double:

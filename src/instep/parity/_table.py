@@ -170,7 +170,8 @@ def _verdict(report: Report, title: str) -> Text:
         reason = reason[0].upper() + reason[1:]
     text.append(f". {reason}.")
     judged = sum(r.status is Status.IN_STEP for r in report.rows)
-    text.append(f" {judged} of {len(report.rows)} leaves judged in step.")
+    where = "" if report.in_step else " in float64"
+    text.append(f" {judged} of {len(report.rows)} leaves judged in step{where}.")
     if not report.coverage.complete:
         text.append(" Limited coverage.", style=STYLE[Verdict.INCONCLUSIVE])
     for label, sentence in told(report):

@@ -17,7 +17,7 @@ from ..bridge._transfer import link, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
-from ._floor import OneUlp
+from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
 from ._judge import Ledger
 from ._leaf import Leaf, Observation
@@ -83,7 +83,7 @@ class Walker:
             if not self.ledger.beyond(n, ["gradient"]):
                 break
             set_random_state(rng)
-            coarse = OneUlp(seed, self.dtype, ulps=ROUNDING_FACTOR)
+            coarse = OneUlp(seed, LOWER, ROUNDING_FACTOR)
             own = to_dtype(window, self.dtype)
             look = _torch_side.step(copy_loop(before), own, n, coarse)
             self.ledger.look_again(n, right, look)
@@ -143,7 +143,8 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
         reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
     walk = _start_jax(plan, pair, reference, window, steps)
     draws = DRAWS if plan.judged else 0
-    one_ulps = [OneUlp(seed, getattr(torch, plan.dtype)) for seed in range(draws)]
+    dtypes = LOWER if plan.rounding else DOUBLE
+    one_ulps = [OneUlp(seed, dtypes) for seed in range(draws)]
     standing = _torch_side.start(reference)
     ledger = Ledger(
         plan,

@@ -23,8 +23,10 @@ def told(report: Report) -> list[tuple[str, str]]:
                 f"{relative(m.error, m)} of its maximum, {m.ratio:.2g} times the bound "
                 f"(floor {relative(m.floor, m)})",
             ),
-            ("also", f"{first.others} further leaves at this step"),
         ]
+        if first.others:
+            leaves = "leaf" if first.others == 1 else "leaves"
+            lines.append(("also", f"{first.others} further {leaves} at this step"))
     return [*lines, ("hint", report.hint)] if report.hint else lines
 
 
@@ -32,7 +34,8 @@ def where(first: Divergence) -> str:
     """``step 3, stage optimizer: update of fc.weight (JAX: fc.kernel)``"""
     walk = "" if first.walk == "float64" else f"{first.walk}, "
     jax = f" (JAX: {first.jax})" if first.jax else ""
-    leaf = f"{first.leaf.kind} of {first.leaf.name}"
+    kind, name = first.leaf
+    leaf = kind if kind == name else f"{kind} of {name}"
     return f"{walk}step {first.step}, stage {first.stage}: {leaf}{jax}"
 
 
