@@ -94,11 +94,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    found = {
-        "environment": environment(),
-        "clean": {name: clean(name, args.seeds, args.steps) for name in PAIRS},
-        "teeth": {name: bites(name) for name in teeth.TEETH},
-    }
+    found = {"environment": environment(), "clean": {}, "teeth": {}}
+
+    def keep() -> None:
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+    for name in PAIRS:
+        found["clean"][name] = clean(name, args.seeds, args.steps)
+        keep()
+    for name in teeth.TEETH:
+        found["teeth"][name] = bites(name)
+        keep()
     alarms = sum(len(runs["false_alarms"]) for runs in found["clean"].values())
     missed = [
         name
@@ -106,8 +113,6 @@ def main() -> None:
         if walks["float64"]["verdict"] is not Verdict.NOT_IN_STEP
     ]
     print(f"{alarms} false alarms; {len(missed)} mistakes missed in float64 {missed or ''}")
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.exit(bool(alarms or missed))
 
 
