@@ -1,6 +1,7 @@
 """What the README shows runs, and does what the README says."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -121,6 +122,25 @@ def test_weights_cross_as_shown(capsys):
     weight = model[0].weight.detach().numpy()
     np.testing.assert_array_equal(names["params"]["0"]["kernel"], weight.T)
     np.testing.assert_array_equal(names["state_dict"]["0.weight"], weight)
+
+
+def test_the_false_alarms_are_those_of_the_kept_results():
+    path = re.search(r"benchmarks/results/tolerance\w+-\d+-\d+\.json", README).group()
+    clean = json.loads((Path(__file__).parent.parent / path).read_text())["clean"]
+    assert all(runs["seeds"] >= 20 and not runs["false_alarms"] for runs in clean.values())
+    worst = {
+        dtype: max(
+            leaf["ratio"]
+            for runs in clean.values()
+            for walk, kinds in runs["worst"].items()
+            if walk.startswith(dtype)
+            for leaf in kinds.values()
+        )
+        for dtype in ("float64", "float32", "bfloat16")
+    }
+    double, single, half = (f"{ratio:.2f}" for ratio in worst.values())
+    assert f"the largest error over its bound was {double}, {single} and {half}" in README
+    assert max(worst.values()) <= 1.0
 
 
 def test_version_table_names_what_is_installed():
