@@ -46,8 +46,8 @@ class JaxWalk:
     def advance(self, batch: PyTree) -> Observation:
         """Take one step and return every leaf that can be seen."""
         before = self._held(self.view)
-        self.state, self.view = self.step(self.state, batch)
-        view = jax.device_get(self.view)
+        self.state, view = self.step(self.state, batch)
+        view = self.view = jax.device_get(view)
         seen = {Leaf("loss", "loss"): np.asarray(view.loss)}
         if view.grad_norm is not None:
             seen[Leaf("gradient norm", "total")] = np.asarray(view.grad_norm)

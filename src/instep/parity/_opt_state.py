@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from .._state import PyTree
@@ -51,11 +51,11 @@ def slots(opt_state: PyTree) -> dict[tuple[str, str], Any]:
 
 
 def write_slots(opt_state: PyTree, values: Mapping[tuple[str, str], Any]) -> PyTree:
-    """``opt_state`` with the slots of ``values``; dtypes and what is not in them stay."""
+    """``opt_state`` with the slots of ``values``, on the host; dtypes and the rest stay."""
 
     def write(tree: PyTree, slot: str) -> PyTree:
         leaves = [
-            jnp.asarray(values[name, slot], leaf.dtype) if (name, slot) in values else leaf
+            np.asarray(values[name, slot], leaf.dtype) if (name, slot) in values else leaf
             for name, leaf in named_leaves(tree).items()
         ]
         return jax.tree.unflatten(jax.tree.structure(tree), leaves)

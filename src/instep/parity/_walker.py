@@ -59,11 +59,12 @@ class Walker:
         window = to_dtype(window, self.dtype)
         with blame("Pair.batch", n):
             batch = batch_of(window, self.pair.batch)
-        before, rng = self.reference, random_state()
+        before, rng = None, random_state()
         if self.plan.synced:
             self.jax.sync(self.standing)
+            self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
+        if self.plan.rounding and self.plan.judged and doubt:
             before = copy_loop(self.reference)
-            self.copies = [copy_loop(before) for _ in self.one_ulps]
         with blame("the PyTorch half", n):
             right, draws = self._torch_step(n, window)
         with blame("the JAX half", n):
@@ -71,7 +72,7 @@ class Walker:
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
-        if self.plan.rounding and self.plan.judged and doubt:
+        if before is not None:
             self._look_again(n, window, before, rng, right)
 
     def _look_again(
