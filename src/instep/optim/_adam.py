@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from ._hyperparams import Hyperparam, fixed, scheduled
-from ._per_parameter import bias_correction, lerp, per_parameter
+from ._hyperparams import Hyperparam, fixed, learning_rate_and_betas
+from ._per_parameter import per_parameter
+from ._scalars import bias_correction, lerp
 
 
 def adam(
     lr: Hyperparam = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: tuple[Hyperparam, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     amsgrad: bool = False,
@@ -34,7 +35,7 @@ def adam(
 
     Args:
       lr: learning rate :math:`\\gamma`, a float or ``schedule(count)``.
-      betas: :math:`(\\beta_1, \\beta_2)`, each in [0, 1).
+      betas: :math:`(\\beta_1, \\beta_2)`, each in [0, 1); the first may be a schedule.
       eps: :math:`\\epsilon`, added to the root.
       weight_decay: :math:`\\lambda`, added to the gradient (L2).
       amsgrad: keep the largest second moment.
@@ -47,7 +48,7 @@ def adam(
       with amsgrad, ``max_exp_avg_sq``.
 
     Raises:
-      TypeError: a value other than ``lr`` is not a number.
+      TypeError: a value is not a number, or a leaf of params is not real floating.
       ValueError: a value is out of range.
 
     References:
@@ -55,11 +56,9 @@ def adam(
       <https://arxiv.org/abs/1412.6980>`_, 2014. Reddi et al., `On the Convergence of Adam
       and Beyond <https://openreview.net/forum?id=ryQu7f-RZ>`_, 2018.
     """
-    lr = scheduled("lr", lr)
-    beta1 = fixed("betas[0]", betas[0], 0.0, 1.0)
-    beta2 = fixed("betas[1]", betas[1], 0.0, 1.0)
-    eps = fixed("eps", eps, 0.0)
-    weight_decay = fixed("weight_decay", weight_decay, 0.0)
+    lr, beta1, beta2 = learning_rate_and_betas(lr, betas)
+    eps = fixed("eps", eps, "[0, inf)")
+    weight_decay = fixed("weight_decay", weight_decay, "[0, inf)")
 
     def init(p):
         slots = {
@@ -72,7 +71,7 @@ def adam(
         return slots
 
     def update(p, g, slots, hyper):
-        lr, t = hyper["lr"], slots["step"] + 1
+        lr, beta1, t = hyper["lr"], hyper["beta1"], slots["step"] + 1
         if maximize:
             g = -g
         if weight_decay and decoupled_weight_decay:
@@ -92,12 +91,12 @@ def adam(
         second_moment = slots["max_exp_avg_sq"] if amsgrad else exp_avg_sq
         return p - step_size * exp_avg / (jnp.sqrt(second_moment) / root + eps), slots
 
-    return per_parameter(init, update, {"lr": lr})
+    return per_parameter(init, update, {"lr": lr, "beta1": beta1})
 
 
 def adamw(
     lr: Hyperparam = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: tuple[Hyperparam, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     amsgrad: bool = False,
@@ -121,7 +120,7 @@ def adamw(
       A transformation with the slots of ``adam``.
 
     Raises:
-      TypeError: a value other than ``lr`` is not a number.
+      TypeError: a value is not a number, or a leaf of params is not real floating.
       ValueError: a value is out of range.
 
     References:

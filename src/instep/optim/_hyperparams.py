@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,9 @@ from .._state import PyTree
 
 Schedule = Callable[[Any], Any]
 Hyperparam = float | jax.Array | np.ndarray | Schedule
+
+# Data also when given as a number. Not beta1: of float32(0.9), 1 - beta1 has lost two digits.
+ALWAYS_DATA = ("lr", "momentum")
 
 
 @jax.tree_util.register_dataclass
@@ -33,86 +35,148 @@ class Hyperparams:
     values: dict[str, jax.Array]  # each shape=(), float64 under x64, else float32
 
 
-def scheduled(name: str, value: Hyperparam, low: float = 0.0) -> Any:
-    """Return a hyperparameter that is data: a number as ``fixed`` does, or a schedule."""
-    if callable(value) or isinstance(value, Tracer):
-        return value
-    return fixed(name, value, low)
-
-
-def fixed(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+def fixed(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Return a hyperparameter as a Python float; raise if it is out of range.
 
     A number is kept in double precision on the host, never as a JAX array, so that a
     constructor called before x64 is switched on does not round it.
 
+    Args:
+      name: as the user calls it.
+      value: a number, or an array or tensor of one element.
+      interval: where it must lie, as mathematics writes it: ``"[0, 1)"``.
+
     Raises:
       TypeError: it is not a number.
-      ValueError: it is not a scalar, or not in ``[low, high)``.
+      ValueError: it has more than one element, or lies outside.
     """
     if callable(value) or isinstance(value, Tracer | str) or value is None:
-        raise TypeError(f"{name} must be a number; got {value!r}. Only lr may be a schedule.")
-    if np.ndim(value) != 0:
+        raise TypeError(
+            f"{name} must be a number; got {value!r}. Only lr, momentum and betas[0] may be "
+            f"schedules, where the optimizer has them."
+        )
+    if np.size(value) != 1:
         raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")
-    number = float(value)
-    if not low <= number < high:
-        allowed = f"{name} >= {low}" if high == math.inf else f"{low} <= {name} < {high}"
-        raise ValueError(f"Invalid {name}: {number}. It must satisfy {allowed}.")
+    number = float(np.reshape(value, ()))
+    if not _lies_in(number, interval):
+        raise ValueError(f"Invalid {name}: {number}. It must lie in {interval}.")
     return number
 
 
-def init(given: Mapping[str, Any]) -> Hyperparams:
+def scheduled(name: str, value: Hyperparam, interval: str = "[0, inf)") -> Any:
+    """Return a hyperparameter that may be data: a number as ``fixed`` does, or a schedule.
+
+    Raises:
+      TypeError, ValueError: as ``fixed``.
+    """
+    if callable(value) or isinstance(value, Tracer):
+        return value
+    return fixed(name, value, interval)
+
+
+def learning_rate(lr: Hyperparam, interval: str = "[0, inf)") -> Any:
+    """The rate of an optimizer that has neither momentum nor betas.
+
+    Raises:
+      ValueError: the schedule also cycles the momentum, as in PyTorch.
+    """
+    if getattr(lr, "momentum", None) is not None:
+        raise ValueError(
+            "this schedule cycles the momentum too, and the optimizer has none. Make the "
+            "schedule with cycle_momentum=False."
+        )
+    return scheduled("lr", lr, interval)
+
+
+def learning_rate_and_momentum(lr: Hyperparam, momentum: Hyperparam) -> tuple[Any, Any]:
+    """Rate and momentum; a schedule that cycles the momentum sets it, as in PyTorch."""
+    cycled = getattr(lr, "momentum", None)
+    momentum = momentum if cycled is None else cycled
+    return scheduled("lr", lr), scheduled("momentum", momentum)
+
+
+def learning_rate_and_betas(
+    lr: Hyperparam, betas: tuple[Hyperparam, float], interval: str = "[0, inf)"
+) -> tuple[Any, Any, float]:
+    """Rate, beta1 and beta2; a schedule that cycles the momentum sets beta1, as in PyTorch."""
+    arrays = [np.ndim(b) > 0 or hasattr(b, "dtype") for b in betas if not callable(b)]
+    if any(arrays) and not all(arrays):
+        raise ValueError(f"betas must be two numbers or two arrays; got {betas!r}.")
+    cycled = getattr(lr, "momentum", None)
+    beta1 = scheduled("betas[0]", betas[0] if cycled is None else cycled, "[0, 1)")
+    return scheduled("lr", lr, interval), beta1, fixed("betas[1]", betas[1], "[0, 1)")
+
+
+def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Part hyperparameters into those that are data and those that are constants."""
+    data = {
+        name: value
+        for name, value in given.items()
+        if name in ALWAYS_DATA or not isinstance(value, float)
+    }
+    return data, {name: value for name, value in given.items() if name not in data}
+
+
+def init(data: Mapping[str, Any]) -> Hyperparams:
     """The values at count 0."""
     count = jnp.zeros((), jnp.int32)
-    return Hyperparams(count, {name: _at(value, count) for name, value in given.items()})
+    return Hyperparams(count, {name: _at(value, count) for name, value in data.items()})
 
 
-def advance(now: Hyperparams, given: Mapping[str, Any]) -> Hyperparams:
+def advance(now: Hyperparams, data: Mapping[str, Any]) -> Hyperparams:
     """PyTorch's ``scheduler.step()``: scheduled values move on, plain ones stay."""
     count = now.count + 1
     values = {
         name: _at(value, count) if callable(value) else now.values[name]
-        for name, value in given.items()
+        for name, value in data.items()
     }
     return Hyperparams(count, values)
 
 
-def hyperparams(opt_state: PyTree) -> dict[str, jax.Array]:
+def hyperparams(opt_state: PyTree, group: int | None = None) -> dict[str, jax.Array]:
     """The current hyperparameters, for example ``{"lr": Array(0.1)}``.
 
-    PyTorch: ``optimizer.param_groups[0]["lr"]``, the value the *next* step will use.
+    PyTorch: ``optimizer.param_groups[group]["lr"]``, the value the *next* step will use.
 
     Args:
       opt_state: the state of an ``instep.optim`` transformation, alone or inside others
-        (``optax.chain``, ``optax.masked``).
+        (``param_groups``, ``optax.chain``, ``optax.masked``).
+      group: which one, in the order of ``param_groups``; None if there is one.
 
     Raises:
-      ValueError: there is not exactly one such transformation inside.
+      ValueError: there is no such transformation inside, or several and no ``group``.
     """
-    return dict(_only(opt_state).values)
+    return dict(_chosen(opt_state, group).values)
 
 
-def set_hyperparams(opt_state: PyTree, **values: float | jax.Array) -> PyTree:
+def set_hyperparams(
+    opt_state: PyTree, group: int | None = None, **values: float | jax.Array
+) -> PyTree:
     """Return ``opt_state`` with new hyperparameters; shapes and dtypes stay: no retrace.
 
-    PyTorch: ``optimizer.param_groups[0]["lr"] = 0.01``. A scheduled value is in force for
-    one update; then the schedule sets it again.
+    PyTorch: ``optimizer.param_groups[group]["lr"] = 0.01``. A scheduled value is in force
+    for one update; then the schedule sets it again.
+
+    Args:
+      opt_state, group: as for ``hyperparams``.
+      values: by name: ``lr=0.01``.
 
     Raises:
-      ValueError: a name the transformation does not have, or not exactly one transformation.
+      ValueError: a name the transformation does not have, or as ``hyperparams``.
     """
-    current = _only(opt_state).values
+    chosen = _chosen(opt_state, group)
+    current = chosen.values
     unknown = sorted(set(values) - set(current))
     if unknown:
         raise ValueError(
             f"no hyperparameters {unknown} in this state; it has {sorted(current)}. The "
             f"others are fixed when the optimizer is made."
         )
-    new = current | {n: jnp.asarray(v, current[n].dtype) for n, v in values.items()}
+    new = current | {
+        n: jnp.asarray(v, current[n].dtype).reshape(current[n].shape) for n, v in values.items()
+    }
     return jax.tree.map(
-        lambda x: replace(x, values=new) if isinstance(x, Hyperparams) else x,
-        opt_state,
-        is_leaf=lambda x: isinstance(x, Hyperparams),
+        lambda x: replace(x, values=new) if x is chosen else x, opt_state, is_leaf=_is_record
     )
 
 
@@ -121,12 +185,25 @@ def _at(value: Any, count: jax.Array) -> jax.Array:
     return jnp.array(value, dtype=jnp.result_type(float))
 
 
-def _only(opt_state: PyTree) -> Hyperparams:
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Hyperparams))
-    found = [x for x in leaves if isinstance(x, Hyperparams)]
-    if len(found) != 1:
+def _lies_in(number: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    return above and (number <= high if interval[-1] == "]" else number < high)
+
+
+def _is_record(x: Any) -> bool:
+    return isinstance(x, Hyperparams)
+
+
+def _chosen(opt_state: PyTree, group: int | None) -> Hyperparams:
+    found = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_record) if _is_record(x)]
+    if group is None and len(found) == 1:
+        return found[0]
+    if group is None:
         raise ValueError(
             f"expected the state of one instep.optim transformation, found {len(found)}. "
-            f"Pass the part of opt_state that belongs to the one you mean."
+            f"Say which with group=0, 1, ..., or pass the part of opt_state that you mean."
         )
-    return found[0]
+    if not 0 <= group < len(found):
+        raise ValueError(f"no {group=} in this state; it has {len(found)}, counted from 0.")
+    return found[group]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from ._hyperparams import Hyperparam, fixed, scheduled
+from ._hyperparams import Hyperparam, fixed, learning_rate_and_momentum
 from ._per_parameter import per_parameter
 
 
 def sgd(
     lr: Hyperparam = 1e-3,
-    momentum: float = 0.0,
+    momentum: Hyperparam = 0.0,
     dampening: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
@@ -31,7 +31,7 @@ def sgd(
 
     Args:
       lr: learning rate :math:`\\gamma`, a float or ``schedule(count)``.
-      momentum: :math:`\\mu`.
+      momentum: :math:`\\mu`, a float or ``schedule(count)``.
       dampening: :math:`\\tau`.
       weight_decay: :math:`\\lambda`, added to the gradient.
       nesterov: Nesterov momentum; needs momentum and zero dampening.
@@ -41,7 +41,7 @@ def sgd(
       A transformation with the slot ``momentum_buffer`` (with momentum only).
 
     Raises:
-      TypeError: a value other than ``lr`` is not a number.
+      TypeError: a value is not a number, or a leaf of params is not real floating.
       ValueError: a value is out of range.
 
     References:
@@ -49,11 +49,10 @@ def sgd(
       <https://proceedings.mlr.press/v28/sutskever13.html>`_, 2013; PyTorch's rule differs
       from theirs in where the learning rate stands.
     """
-    lr = scheduled("lr", lr)
-    momentum = fixed("momentum", momentum, 0.0)
+    lr, momentum = learning_rate_and_momentum(lr, momentum)
     dampening = fixed("dampening", dampening)
-    weight_decay = fixed("weight_decay", weight_decay, 0.0)
-    if nesterov and (momentum <= 0 or dampening != 0):
+    weight_decay = fixed("weight_decay", weight_decay, "[0, inf)")
+    if nesterov and (momentum == 0.0 or dampening != 0):
         raise ValueError(
             f"Nesterov momentum needs momentum > 0 and dampening = 0; got {momentum=}, "
             f"{dampening=}."
@@ -74,12 +73,14 @@ def sgd(
         if weight_decay:
             g = g + weight_decay * p
         if momentum:
-            buf = momentum * slots["momentum_buffer"] + (1.0 - dampening) * g
+            mu = hyper["momentum"]
+            buf = mu * slots["momentum_buffer"] + (1.0 - dampening) * g
             if dampening:
                 buf = jnp.where(slots["started"], buf, g)
                 slots["started"] = jnp.ones((), bool)
             slots["momentum_buffer"] = buf
-            g = g + momentum * buf if nesterov else buf
+            g = g + mu * buf if nesterov else buf
         return p - hyper["lr"] * g, slots
 
-    return per_parameter(init, update, {"lr": lr})
+    given = {"lr": lr} | ({"momentum": momentum} if momentum else {})
+    return per_parameter(init, update, given)

@@ -1,0 +1,171 @@
+"""Parameter groups: a transformation for each part of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import optax
+
+from .._select import Selector, selected
+from .._state import PyTree
+from .._trees import named_leaves
+
+
+Group = tuple[Selector, optax.GradientTransformation | None]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ParamGroupsState:
+    """``torch.optim.Optimizer.param_groups``: one optimizer state per group, in order.
+
+    Each holds the leaves of its own group, and None for those of the others.
+    """
+
+    groups: tuple[PyTree, ...]
+
+
+def param_groups(groups: Sequence[Group]) -> optax.GradientTransformationExtraArgs:
+    """Give every part of the parameters its own transformation.
+
+    PyTorch::
+
+        torch.optim.AdamW([
+            {"params": decayed, "weight_decay": 0.1},
+            {"params": others, "weight_decay": 0.0},
+        ])
+
+    instep::
+
+        tx = instep.optim.param_groups([
+            (lambda name, leaf: leaf.ndim > 1, instep.optim.adamw(1e-3, weight_decay=0.1)),
+            (lambda name, leaf: leaf.ndim <= 1, instep.optim.adamw(1e-3, weight_decay=0.0)),
+        ])
+
+    ``optax.partition`` does the same with labels; here every leaf is in exactly one group,
+    and the groups have an order, so ``hyperparams(opt_state, group=1)`` is
+    ``optimizer.param_groups[1]``.
+
+    Args:
+      groups: pairs of a selector and a transformation of ``instep.optim`` or optax. A
+        selector is a regular expression of leaf names, a callable ``(name, leaf) -> bool``
+        or a mask. The transformation None leaves its parameters as they are: PyTorch's
+        parameters that no optimizer was given.
+
+    Returns:
+      A transformation with a ``ParamGroupsState``. Extra arguments of ``update`` (``value``,
+      ``closure``, ``touched``) are handed to the groups that take them.
+
+    Raises:
+      ValueError: there is no group; and from ``init``, leaves in no group or in several.
+    """
+    if not groups:
+        raise ValueError("param_groups needs at least one (selector, transformation).")
+    selectors = [selector for selector, _ in groups]
+    trained = [
+        (i, optax.with_extra_args_support(tx))
+        for i, (_, tx) in enumerate(groups)
+        if tx is not None
+    ]
+
+    def init_fn(params: PyTree) -> Any:
+        owner = _owners(selectors, params)
+        return ParamGroupsState(tuple(tx.init(_part(params, owner, i)) for i, tx in trained))
+
+    def update_fn(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> Any:
+        if params is None:
+            raise ValueError("param_groups needs params: tx.update(grads, opt_state, params).")
+        owner = _owners(selectors, params)
+        leaves, treedef = jax.tree.flatten(params)
+        owners = jax.tree.leaves(owner)
+        made = [jax.numpy.zeros_like(p) for p in leaves]
+        states = []
+        for (i, tx), group_state in zip(trained, state.groups, strict=True):
+            part = _part(params, owner, i)
+            own = _part(updates, owner, i)
+            own_extra = {n: _part_if_like(params, v, owner, i) for n, v in extra.items()}
+            own_updates, group_state = tx.update(own, group_state, part, **own_extra)
+            states.append(group_state)
+            for k, u in enumerate(treedef.flatten_up_to(own_updates)):
+                made[k] = u if owners[k] == i else made[k]
+        return treedef.unflatten(made), ParamGroupsState(tuple(states))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def add_param_group(
+    tx: optax.GradientTransformation, opt_state: ParamGroupsState, params: PyTree
+) -> ParamGroupsState:
+    """The state for ``tx``, which has one group or more than ``opt_state`` has, at the end.
+
+    PyTorch: ``optimizer.add_param_group({"params": ...})`` in mid-training. The groups that
+    were there keep their state; the new ones start at step 0::
+
+        tx = param_groups([(head, adamw(1e-3)), (backbone, None)])  # at first
+        tx = param_groups([(head, adamw(1e-3)), (backbone, adamw(1e-5))])  # from here on
+        opt_state = add_param_group(tx, opt_state, params)
+
+    Args:
+      tx: made by ``param_groups``: the old groups in their order, then the new ones.
+      opt_state: that of the old groups.
+      params: the parameters now.
+
+    Raises:
+      TypeError: ``opt_state`` is not that of ``param_groups``.
+      ValueError: there is no new group, or an old group has other parameters now.
+    """
+    if not isinstance(opt_state, ParamGroupsState):
+        raise TypeError(
+            f"opt_state is a {type(opt_state).__name__}; groups can be added to the state of "
+            f"instep.optim.param_groups only. Start with one group, (lambda *_: True, tx)."
+        )
+    fresh: Any = tx.init(params)
+    old, new = opt_state.groups, fresh.groups[len(opt_state.groups) :]
+    if not new:
+        raise ValueError(f"tx has {len(fresh.groups)} groups and opt_state {len(old)} already.")
+    for i, (was, now) in enumerate(zip(old, fresh.groups, strict=False)):
+        if jax.tree.structure(was) != jax.tree.structure(now):
+            raise ValueError(
+                f"group {i} has other parameters or another optimizer than before: "
+                f"{sorted(named_leaves(now))} instead of {sorted(named_leaves(was))}. Keep the "
+                f"old groups as they are and append the new one."
+            )
+    return replace(opt_state, groups=old + new)
+
+
+def _owners(selectors: Sequence[Selector], params: PyTree) -> PyTree:
+    """The number of the group of every leaf."""
+    masks = [named_leaves(selected(selector, params)) for selector in selectors]
+    chosen = {
+        name: [i for i, mask in enumerate(masks) if mask[name]] for name in named_leaves(params)
+    }
+    wrong = {name: which for name, which in chosen.items() if len(which) != 1}
+    if wrong:
+        raise ValueError(
+            f"every parameter belongs to exactly one group; found {_told(wrong)}. Give what is "
+            f"not trained to a last group (selector, None)."
+        )
+    owners: list[Any] = [which[0] for which in chosen.values()]
+    return jax.tree.unflatten(jax.tree.structure(params), owners)
+
+
+def _told(wrong: dict[str, list[int]]) -> str:
+    places = {name: f"groups {which}" if which else "none" for name, which in wrong.items()}
+    return ", ".join(f"{name} in {place}" for name, place in places.items())
+
+
+def _part(tree: PyTree, owner: PyTree, group: int) -> PyTree:
+    """``tree`` with None for the leaves of other groups."""
+    return jax.tree.map(lambda o, x: x if o == group else None, owner, tree)
+
+
+def _part_if_like(params: PyTree, value: Any, owner: PyTree, group: int) -> Any:
+    """The part of a tree like params; anything else, a loss or a closure, as it is."""
+    try:
+        jax.tree.structure(params).flatten_up_to(value)
+    except (TypeError, ValueError):
+        return value
+    return _part(value, owner, group)
