@@ -30,12 +30,12 @@ def integer(name: str, value: Any, low: int = 1) -> int:
     """
     kind = {0: "an integer >= 0", 1: "a positive integer"}[low]
     try:
-        integral = not isinstance(value, Tracer | str) and value == int(value)
+        result = int(value)
+        if result == value and result >= low:
+            return result
     except (TypeError, ValueError, OverflowError):
-        integral = False
-    if not integral or value < low:
-        raise ValueError(f"{name} must be {kind}; got {name}={value!r}.")
-    return int(value)
+        pass
+    raise ValueError(f"{name} must be {kind}; got {name}={value!r}.")
 
 
 def choice(name: str, value: Any, *choices: str) -> str:

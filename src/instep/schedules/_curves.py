@@ -1,8 +1,8 @@
 """The curves that schedules are made of, accurate in float32 up to their ends.
 
-A rate near zero keeps its digits only if no two nearly equal numbers are subtracted. So a curve
-is told how far it is from *both* of its ends, ``done`` and ``left``, which the schedules compute
-in integers, and adds two terms of which each vanishes at one end:
+A rate near zero keeps its digits only if no two nearly equal numbers are subtracted. So a
+curve is told how far it is from *both* of its ends, ``done`` and ``left``, which the schedules
+compute in integers, and adds two terms of which each vanishes at one end:
 
     line    (start * left + end * done) / total
     cosine  start * sin(pi/2 * left/total)^2  +  end * sin(pi/2 * done/total)^2

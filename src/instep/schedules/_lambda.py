@@ -85,8 +85,8 @@ def multiplicative_lr(
 def _function(lr_lambda: Any) -> Callable[[Any], Any]:
     if not callable(lr_lambda):
         raise TypeError(
-            f"lr_lambda must be a function of the step; got {lr_lambda!r}. For several parameter "
-            f"groups, make one schedule for each."
+            f"lr_lambda must be a function of the step; got {lr_lambda!r}. For several "
+            f"parameter groups, make one schedule for each."
         )
     return lr_lambda
 

@@ -88,7 +88,7 @@ def linear_lr(
     total_iters = integer("total_iters", total_iters, low=0)
     if not 0 < start <= 1:
         raise ValueError(
-            f"start_factor must be in (0, 1], because PyTorch divides by it; got {start_factor=}."
+            f"start_factor must be in (0, 1], as PyTorch divides by it; got {start_factor=}."
         )
     if not 0 <= end <= 1:
         raise ValueError(f"end_factor must be in [0, 1]; got {end_factor=}.")

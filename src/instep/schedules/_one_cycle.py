@@ -93,8 +93,8 @@ def one_cycle_lr(
     phases = _phases(T, pct_start, three_phase)
     if phases[0].end == 0:
         raise ValueError(
-            f"pct_start * total_steps = {pct_start} * {T} is 1: PyTorch divides by the length of "
-            f"the first phase, which is zero. Change pct_start a little."
+            f"pct_start * total_steps = {pct_start} * {T} is 1, so that the first phase has no "
+            f"steps and PyTorch divides by zero. Change pct_start a little."
         )
     # PyTorch divides by zero at step T if the last phase has no length (pct_start = 1).
     last = T - 1 if phases[-1].begin == phases[-1].end else T

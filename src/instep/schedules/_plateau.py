@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import choice, number
+from ._checks import choice, integer, number
 
 
 @jax.tree_util.register_dataclass
@@ -88,8 +88,8 @@ def reduce_lr_on_plateau(
     choice("mode", mode, "min", "max")
     choice("threshold_mode", threshold_mode, "rel", "abs")
     factor, eps = number("factor", factor), number("eps", eps)
-    threshold, patience = number("threshold", threshold), number("patience", patience)
-    cooldown = int(number("cooldown", cooldown))
+    threshold = number("threshold", threshold)
+    patience, cooldown = integer("patience", patience, 0), integer("cooldown", cooldown, 0)
     if not factor < 1:
         raise ValueError(f"factor must be < 1; got {factor=}.")
     lr, floor = _per_group("base_lr", base_lr), _per_group("min_lr", min_lr)

@@ -1,15 +1,15 @@
 """How PyTorch's schedulers move: a plain-Python model of ``scheduler.step()``, in float64.
 
-PyTorch's schedulers are objects that overwrite ``optimizer.param_groups[0]["lr"]``; most compute
-the new rate from the one they find there. When several share an optimizer (``ChainedScheduler``,
-``SequentialLR``) the rates are therefore not a function of their closed forms. Here is what
-happens, in PyTorch's order, so that it can be run once and tabulated:
+PyTorch's schedulers are objects that overwrite ``optimizer.param_groups[0]["lr"]``; most
+compute the new rate from the one they find there. When several share an optimizer
+(``ChainedScheduler``, ``SequentialLR``) the rates are therefore not a function of their closed
+forms. Here is what happens, in PyTorch's order, so that it can be run once and tabulated:
 
 * Every constructor makes an initial step, in the order of construction. The first one saves the
   rate as ``initial_lr``, from which the later ones take theirs.
-* ``SequentialLR`` puts ``initial_lr`` back, takes one off every leaf's ``last_epoch``, and makes
-  the initial step of the member that is active at 0 once more. At a milestone the next member
-  does not step, it *enters*: closed form at 0 if it has one, else its recursion.
+* ``SequentialLR`` puts ``initial_lr`` back, takes one off every leaf's ``last_epoch``, and
+  makes the initial step of the member that is active at 0 once more. At a milestone the next
+  member does not step, it *enters*: closed form at 0 if it has one, else its recursion.
 * A sequence inside a sequence is stepped instead of started over, so that it is one step ahead
   of its members; and a chain in a sequence steps its members without their initial mode.
 """
