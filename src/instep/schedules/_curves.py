@@ -33,12 +33,14 @@ def line(start: float, end: float, done: jax.Array, left: jax.Array, total) -> j
 
 
 def cosine(start: float, end: float, done: jax.Array, left: jax.Array, total) -> jax.Array:
-    """As ``line``, along half a period of a cosine."""
-    quarter = math.pi / 2
-    return (
-        start * jnp.sin(quarter * left / total) ** 2
-        + end * jnp.sin(quarter * done / total) ** 2
-    )
+    """As ``line``, along half a period of a cosine. ``total`` is a number."""
+    quarter = math.pi / 2 / total  # divided on the host: one rounding less
+    return quarter_waves(start, end, done * quarter, left * quarter)
+
+
+def quarter_waves(start: float, end: float, done: jax.Array, left: jax.Array) -> jax.Array:
+    """``cosine`` in angles: done + left = pi / 2."""
+    return start * jnp.sin(left) ** 2 + end * jnp.sin(done) ** 2
 
 
 CURVES = {"cos": cosine, "linear": line}
@@ -59,6 +61,18 @@ def integer_power(base: float, n: jax.Array) -> jax.Array:
         digit = jnp.right_shift(n, 8 * k) & (RADIX - 1)
         power = power * jnp.asarray(_cast(table))[digit]
     return jnp.asarray(power)
+
+
+def ratio_power(n: jax.Array, total: int, p: float) -> jax.Array:
+    """``(n / total) ** p`` for an integer ``0 <= n <= total < 2**24``.
+
+    A quotient close to zero has a large logarithm, whose rounding the power would multiply by
+    ``p``. Here ``n`` is split, exactly, into ``m * 2**e`` with ``1/2 <= m < 1``, and only ``m``
+    is raised to ``p`` in float32; ``(2**e / total) ** p`` is tabulated on the host in float64.
+    """
+    table = (2.0 ** np.arange(total.bit_length() + 1) / total) ** p
+    m, e = jnp.frexp(floating(n))
+    return m**p * jnp.asarray(_cast(table))[e]
 
 
 def _cast(table: np.ndarray) -> np.ndarray:

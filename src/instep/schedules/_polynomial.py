@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ._checks import integer, number
-from ._curves import floating
+from ._curves import ratio_power
 from ._recursion import Leaf, Moment
 from ._schedule import Schedule
 
@@ -38,8 +38,8 @@ def polynomial_lr(base_lr: float, total_iters: int = 5, power: float = 1.0) -> S
     def rate(count: jax.Array) -> jax.Array:
         if total_iters == 0:
             return jnp.full(count.shape, base_lr, jnp.result_type(float))
-        left = floating(total_iters - jnp.minimum(count, total_iters))
-        return base_lr * (left / total_iters) ** power
+        left = total_iters - jnp.minimum(count, total_iters)
+        return base_lr * ratio_power(left, total_iters, power)
 
     def get_lr(now: Moment) -> float:
         if now.is_initial or now.last_epoch > total_iters:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._checks import integer, number
-from ._curves import cosine, floating
+from ._curves import cosine, floating, quarter_waves
 from ._recursion import Leaf, Moment
 from ._schedule import Schedule
 
@@ -50,19 +50,19 @@ def cosine_annealing_warm_restarts(
     starts, lengths = _cycles(T_0, T_mult)
     counted = np.minimum(lengths, LARGEST)  # of the last cycle, as many as an int32 can tell
     spare = lengths - counted
+    quarters = math.pi / 2 / lengths
 
     def rate(count: jax.Array) -> jax.Array:
-        dtype = jnp.result_type(float)
         if T_mult == 1:
-            done, total = count % T_0, T_0
-            left = floating(T_0 - done)
-        else:
-            start, steps = (jnp.asarray(x, jnp.int32) for x in (starts, counted))
-            i = jnp.sum(count >= start.astype(count.dtype)) - 1
-            done = count - start[i].astype(count.dtype)
-            left = floating(steps[i].astype(count.dtype) - done) + jnp.asarray(spare, dtype)[i]
-            total = jnp.asarray(lengths, dtype)[i]
-        return cosine(base_lr, eta_min, floating(done), left, total)
+            done = count % T_0
+            return cosine(base_lr, eta_min, floating(done), floating(T_0 - done), T_0)
+        dtype = jnp.result_type(float)
+        start, steps = (jnp.asarray(x, jnp.int32) for x in (starts, counted))
+        i = jnp.sum(count >= start.astype(count.dtype)) - 1
+        done = count - start[i].astype(count.dtype)
+        left = floating(steps[i].astype(count.dtype) - done) + jnp.asarray(spare, dtype)[i]
+        quarter = jnp.asarray(quarters, dtype)[i]
+        return quarter_waves(base_lr, eta_min, floating(done) * quarter, left * quarter)
 
     def advance(now: Moment) -> None:
         done, cycle = now.memory or (0, T_0)
