@@ -6,5 +6,6 @@ from ._hyperparams import (
     hyperparams as hyperparams,
     set_hyperparams as set_hyperparams,
 )
+from ._lbfgs import LBFGSState as LBFGSState, lbfgs as lbfgs
 from ._per_parameter import OptimizerState as OptimizerState
 from ._sgd import sgd as sgd
