@@ -231,9 +231,8 @@ def test_each_composes_with_chain_masked_and_partition(name, x64):
     params = {"w": jnp.asarray(start()["matrix"]), "b": jnp.asarray(start()["vector"])}
     grads = jax.tree.map(lambda p: jnp.cos(p), params)
     make, sgd = OURS[name], instep.optim.sgd(0.5)
-    alone, _ = make().update(
-        {"w": grads["w"]}, make().init({"w": params["w"]}), params_of(params)
-    )
+    own = {"w": params["w"]}
+    alone, _ = make().update({"w": grads["w"]}, make().init(own), own)
     for tx in (
         optax.partition({"this": make(), "sgd": sgd}, {"w": "this", "b": "sgd"}),
         optax.chain(

@@ -11,6 +11,7 @@ from ._hyperparams import (
     hyperparams as hyperparams,
     set_hyperparams as set_hyperparams,
 )
+from ._lbfgs import LBFGSState as LBFGSState, lbfgs as lbfgs
 from ._muon import muon as muon
 from ._nadam import nadam as nadam
 from ._param_groups import (
