@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ._dtypes import dtype_of, wide
 from ._loss_fn import LossFn, canonical
+from ._select import Selector, selected
 from ._state import Accumulator, Loss, PyTree
 from ._trees import check_like, check_params
 
 
-def zero_grad(params: PyTree) -> Accumulator:
+def zero_grad(params: PyTree, trainable: Selector | None = None) -> Accumulator:
     """An accumulator of zeros for ``params``.
 
     PyTorch: ``optimizer.zero_grad()``.
 
     Args:
       params: pytree of floating arrays.
+      trainable: a pattern, function or mask as for ``selected``; the leaves it does not mean
+        get None instead of zeros, and ``backward`` does not differentiate them: PyTorch's
+        ``requires_grad_(False)``. None: all are trained.
 
     Returns:
       ``Accumulator`` whose ``grads`` have the shapes of ``params`` in at least float32.
 
     Raises:
-      ValueError: ``params`` has no leaves.
+      ValueError: ``params`` has no leaves, or ``trainable`` does not fit.
       TypeError: a leaf is not real floating.
     """
     check_params(params)
     grads = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), wide(dtype_of(p))), params)
     zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(grads)))
+    if trainable is not None:
+        trained = selected(trainable, params)
+        grads = jax.tree.map(lambda g, on: g if on else None, grads, trained)
     return Accumulator(grads, loss=zero, weight=zero, count=jnp.zeros((), jnp.int32))
 
 
@@ -41,6 +49,8 @@ def backward(
     buffers: PyTree,
     batch: PyTree,
     rng: jax.Array | None = None,
+    *,
+    scale: Any = None,
 ) -> tuple[Accumulator, Loss]:
     """Run the forward pass and the loss, and add the gradient of one microbatch.
 
@@ -54,10 +64,11 @@ def backward(
       loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
         floating scalar or a ``Loss``.
       acc: what was accumulated so far; ``zero_grad(params)`` at the start.
-      params: pytree of floating arrays, differentiated.
+      params: pytree of floating arrays, differentiated where ``acc.grads`` is not None.
       buffers: pytree handed to the forward pass, not differentiated; None without any.
       batch: one microbatch, any pytree.
       rng: key for this microbatch, if the model draws.
+      scale: factor of what is differentiated, ``scaler.scale``; the loss is added without it.
 
     Returns:
       The new accumulator, and the ``Loss`` with the buffers after this forward pass.
@@ -70,16 +81,31 @@ def backward(
     check_like("acc.grads", acc.grads, "params", params)
     call = canonical(loss_fn)
 
-    def total(params):
+    leaves, treedef = jax.tree.flatten(params)
+    sums = treedef.flatten_up_to(acc.grads)
+
+    def total(trained):
+        given = iter(trained)
+        params = treedef.unflatten(
+            [p if s is None else next(given) for p, s in zip(leaves, sums, strict=True)]
+        )
         # Rebuilt inside the gradient's trace: mutable containers (Flax NNX variables) may
         # be written only in the trace they were made in.
         own_buffers = jax.tree.map(lambda x: x, buffers)
         out = call(params, own_buffers, batch, rng)
-        return jnp.asarray(out.total), out
+        scaled = jnp.asarray(out.total)
+        if scale is not None:
+            scaled = scaled.astype(wide(scaled.dtype))
+            scaled = scaled * jnp.asarray(scale, scaled.dtype)
+        return scaled, out
 
-    grads, out = jax.grad(total, has_aux=True)(params)
+    trained = [p for p, s in zip(leaves, sums, strict=True) if s is not None]
+    grads, out = jax.grad(total, has_aux=True)(trained)
+    new = iter(grads)
     acc = Accumulator(
-        grads=jax.tree.map(lambda sum, g: sum + g.astype(sum.dtype), acc.grads, grads),
+        grads=treedef.unflatten(
+            [None if s is None else s + next(new).astype(s.dtype) for s in sums]
+        ),
         loss=acc.loss + jnp.asarray(out.total, acc.loss.dtype),
         weight=acc.weight + jnp.asarray(out.weight, acc.weight.dtype),
         count=acc.count + 1,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ._dtypes import dtype_of
+from ._scaler import GradScaler
 from ._state import PyTree, TrainState
 from ._trees import check_params
 
@@ -16,6 +17,7 @@ def init_state(
     tx: optax.GradientTransformation,
     buffers: PyTree = None,
     rng: jax.Array | None = None,
+    scaler: GradScaler | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -27,6 +29,7 @@ def init_state(
       tx: an ``optax.GradientTransformation``.
       buffers: pytree of arrays that the forward pass rewrites.
       rng: root key, ``jax.random.key(seed)``, if the model draws.
+      scaler: with one the train step scales the loss and skips steps that overflow.
 
     Raises:
       ValueError: ``params`` has no leaves.
@@ -40,6 +43,7 @@ def init_state(
         buffers=buffers,
         opt_state=_copy(tx.init(params)),
         rng=_copy(rng),
+        scaler=_copy(scaler),
     )
 
 

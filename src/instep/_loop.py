@@ -11,6 +11,8 @@ import optax
 
 from ._init import init_state
 from ._loss_fn import LossFn
+from ._scaler import GradScaler
+from ._select import Selector
 from ._state import PyTree, TrainState, View
 from ._step import StepOptions, TrainStep, make_observed_step, make_train_step
 
@@ -36,9 +38,10 @@ class JaxLoop:
       buffers: pytree of arrays that the forward pass rewrites, at the start.
       batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
         ``parity.Pair``, where both sides get the batches of the PyTorch loop.
-      accumulate, clip_grad_norm, clip_grad_value, matmul_precision: as for
+      accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable: as for
         ``make_train_step``.
       rng: root key, if the model draws.
+      scaler: at the start; None without.
       apply: ``(params, buffers, inputs) -> outputs``, the forward pass in evaluation.
     """
 
@@ -51,7 +54,9 @@ class JaxLoop:
     clip_grad_norm: float | None = None
     clip_grad_value: float | None = None
     matmul_precision: str | None = None
+    trainable: Selector | None = None
     rng: jax.Array | None = None
+    scaler: GradScaler | None = None
     apply: Callable[[PyTree, PyTree, Any], Any] | None = None
 
     @staticmethod
@@ -77,8 +82,8 @@ class JaxLoop:
 
 
 def initial_state(loop: JaxLoop) -> TrainState:
-    """``init_state`` of the parameters, buffers and key of ``loop``."""
-    return init_state(loop.params, loop.tx, loop.buffers, loop.rng)
+    """``init_state`` of the parameters, buffers, key and scaler of ``loop``."""
+    return init_state(loop.params, loop.tx, loop.buffers, loop.rng, loop.scaler)
 
 
 def train_step(loop: JaxLoop) -> TrainStep:
@@ -94,5 +99,9 @@ def observed_step(loop: JaxLoop) -> Callable:
 def step_options(loop: JaxLoop) -> StepOptions:
     """The fields of ``loop`` that are options of its step."""
     return StepOptions(
-        loop.accumulate, loop.clip_grad_norm, loop.clip_grad_value, loop.matmul_precision
+        loop.accumulate,
+        loop.clip_grad_norm,
+        loop.clip_grad_value,
+        loop.matmul_precision,
+        loop.trainable,
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
+
+if TYPE_CHECKING:
+    from ._scaler import GradScaler
 
 PyTree = Any
 
@@ -27,7 +30,7 @@ class TrainState:
     rng: jax.Array | None = (
         None  # root key; a microbatch draws from fold_in(fold_in(rng, step), i)
     )
-    scaler: PyTree = None  # state of a gradient scaler
+    scaler: GradScaler | None = None  # what the loss is multiplied by, and when it changes
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +38,8 @@ class TrainState:
 class Accumulator:
     """PyTorch's ``.grad``, made visible: the sums that ``backward`` adds to."""
 
-    grads: PyTree  # like params, at least float32: sum of d total / d params
+    # like params, at least float32: sum of d total / d params; None: not differentiated
+    grads: PyTree
     loss: jax.Array  # shape=(): sum of totals
     weight: jax.Array  # shape=(): sum of weights; what mean() divides by
     count: jax.Array  # shape=(), int32: microbatches added
@@ -70,6 +74,7 @@ class Metrics:
     weight: jax.Array  # shape=(): sum of weights over the step
     grad_norm: jax.Array | None = None  # shape=(): before clipping; None without clip_grad_norm
     aux: PyTree = None  # Loss.metrics
+    skipped: jax.Array | None = None  # shape=(), bool: a gradient was not finite; of a scaler
 
 
 @jax.tree_util.register_dataclass
@@ -81,6 +86,8 @@ class View:
     params: PyTree  # after the step
     buffers: PyTree = None  # after the step
     opt_state: PyTree = None  # after the step
-    grads: PyTree = None  # accumulated and averaged, before clipping
+    grads: PyTree = None  # accumulated, unscaled and averaged, before clipping
     clipped_grads: PyTree = None  # as the optimizer receives them
     grad_norm: Any = None  # shape=(): before clipping
+    scaler: PyTree = None  # after the step: a GradScaler, or what has its scale and tracker
+    skipped: Any = None  # shape=(): whether the scaler skipped the step

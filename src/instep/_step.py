@@ -14,6 +14,9 @@ from ._accumulate import backward, mean, zero_grad
 from ._clip import clip_grad_norm as _clip_grad_norm, clip_grad_value as _clip_grad_value
 from ._loss_fn import LossFn, canonical
 from ._precision import at_precision
+from ._scaler import GradScaler
+from ._select import Selector
+from ._skip import hold
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
 from ._trees import check_like, named_leaves
 
@@ -29,6 +32,7 @@ class StepOptions:
     clip_grad_norm: float | None = None
     clip_grad_value: float | None = None
     matmul_precision: str | None = None
+    trainable: Selector | None = None
 
 
 def step(
@@ -36,6 +40,7 @@ def step(
     state: TrainState,
     acc: Accumulator,
     buffers: PyTree = None,
+    found_inf: jax.Array | None = None,
 ) -> TrainState:
     """Apply the accumulated gradients, as they are.
 
@@ -47,19 +52,27 @@ def step(
       state: the state before; not modified.
       acc: gradients like ``state.params``; they are cast to the dtypes of the parameters.
       buffers: the buffers after the last microbatch; None keeps ``state.buffers``.
+      found_inf: from ``scaler.unscale``. Where it is true the step is skipped: parameters
+        and optimizer state hold, while schedules, buffers and ``state.step`` go on, as in a
+        PyTorch loop. None never skips.
 
     Raises:
-      ValueError: the gradients do not match ``state.params``.
+      ValueError: the gradients do not match ``state.params``; or a leaf has no gradient,
+        and ``tx``, which is not of ``instep.optim``, cannot pass over it.
     """
     check_like("acc.grads", acc.grads, "state.params", state.params)
     grads = jax.tree.map(
         lambda p, g: None if g is None else g.astype(p.dtype), state.params, acc.grads
     )
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    updates, opt_state = _update(tx, grads, state)
+    params = _applied(state.params, updates)
+    if found_inf is not None:
+        params = hold(found_inf, state.params, params)
+        opt_state = hold(found_inf, state.opt_state, opt_state)
     return replace(
         state,
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         buffers=state.buffers if buffers is None else buffers,
         opt_state=opt_state,
     )
@@ -73,6 +86,7 @@ def make_train_step(
     clip_grad_norm: float | None = None,
     clip_grad_value: float | None = None,
     matmul_precision: str | None = None,
+    trainable: Selector | None = None,
     donate: bool = True,
 ) -> TrainStep:
     """Fuse zero_grad, k times (forward, loss, backward), mean, clip and step into one call.
@@ -81,10 +95,15 @@ def make_train_step(
 
         optimizer.zero_grad()
         for microbatch in window:
-            (loss_fn(model, microbatch) / accumulate).backward()
+            scaler.scale(loss_fn(model, microbatch) / accumulate).backward()
+        scaler.unscale_(optimizer)
         clip_grad_norm_(model.parameters(), clip_grad_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         scheduler.step()
+
+    The lines of the scaler are those of ``state.scaler``; without one they are
+    ``loss.backward()`` and ``optimizer.step()``.
 
     Args:
       loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
@@ -98,6 +117,10 @@ def make_train_step(
       clip_grad_value: ``value`` of ``clip_grad_value``, applied after ``clip_grad_norm``.
       matmul_precision: ``jax.default_matmul_precision`` for the step, for example
         ``"highest"`` or ``"tensorfloat32"``.
+      trainable: the leaves of ``params`` that are trained: a regular expression on their
+        names, a callable ``(name, leaf) -> bool`` or a mask of bools. The others are not
+        differentiated, not in the norm and not touched by ``tx``, as after
+        ``requires_grad_(False)``; a ``tx`` from optax needs ``optax.masked`` then.
       donate: reuse the memory of the state that is passed in, which is then consumed.
 
     Returns:
@@ -109,7 +132,9 @@ def make_train_step(
       ValueError: ``accumulate`` is below 1; and, when called, the leading axis of a leaf of
         the batch is not ``accumulate``.
     """
-    options = StepOptions(accumulate, clip_grad_norm, clip_grad_value, matmul_precision)
+    options = StepOptions(
+        accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable
+    )
     observed = make_observed_step(loss_fn, tx, options)
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -132,16 +157,21 @@ def make_observed_step(
         raise ValueError(f"accumulate must be at least 1; got {options.accumulate}.")
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
-        total, buffers, aux = _backward_window(loss_fn, state, batch, options.accumulate)
-        acc = mean(total)
+        total, buffers, aux = _backward_window(loss_fn, state, batch, options)
+        acc, scaler, skipped = total, state.scaler, None
+        if scaler is not None:
+            acc, skipped = _unscaled(scaler, total, options.accumulate)
+            scaler = scaler.update(skipped)
+        acc = mean(acc)
         grads, norm = acc.grads, None
         if options.clip_grad_norm is not None:
             grads, norm = _clip_grad_norm(grads, options.clip_grad_norm)
         if options.clip_grad_value is not None:
             grads = _clip_grad_value(grads, options.clip_grad_value)
-        state = step(tx, state, replace(acc, grads=grads), buffers)
+        state = step(tx, state, replace(acc, grads=grads), buffers, skipped)
+        state = replace(state, scaler=scaler)
 
-        metrics = Metrics(acc.loss, total.weight, norm, aux)
+        metrics = Metrics(acc.loss, total.weight, norm, aux, skipped)
         view = View(
             loss=acc.loss,
             params=state.params,
@@ -150,6 +180,8 @@ def make_observed_step(
             grads=acc.grads,
             clipped_grads=None if grads is acc.grads else grads,
             grad_norm=norm,
+            scaler=scaler,
+            skipped=skipped,
         )
         return state, metrics, view
 
@@ -157,18 +189,21 @@ def make_observed_step(
 
 
 def _backward_window(
-    loss_fn: LossFn, state: TrainState, batch: PyTree, k: int
+    loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions
 ) -> tuple[Accumulator, PyTree, PyTree]:
     """zero_grad, then k times (forward, loss, backward), the buffers passed on in order."""
+
+    k = options.accumulate
+    scale = None if state.scaler is None else state.scaler.scale / k
 
     def forward_loss_backward(carry, inputs):
         acc, buffers = carry
         index, microbatch = inputs
         rng = _microbatch_rng(state, index)
-        acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng)
+        acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng, scale=scale)
         return (acc, out.buffers), out.metrics
 
-    carry = zero_grad(state.params), state.buffers
+    carry = zero_grad(state.params, options.trainable), state.buffers
     if k == 1:
         (acc, buffers), aux = forward_loss_backward(carry, (0, batch))
     else:
@@ -176,6 +211,36 @@ def _backward_window(
         inputs = jnp.arange(k), batch
         (acc, buffers), aux = jax.lax.scan(forward_loss_backward, carry, inputs)
     return acc, buffers, aux
+
+
+def _unscaled(scaler: GradScaler, total: Accumulator, k: int) -> tuple[Accumulator, jax.Array]:
+    """Undo the scale; of the ``/ k`` in it, loss and weight get their share."""
+    grads, found_inf = scaler.unscale(total.grads)
+    acc = replace(total, grads=grads, loss=total.loss / k, weight=total.weight / k)
+    return acc, found_inf
+
+
+def _update(tx, grads: PyTree, state: TrainState) -> tuple[PyTree, PyTree]:
+    """``tx.update``; what cannot take a None gradient says so in terms of its own trees."""
+    try:
+        return tx.update(grads, state.opt_state, state.params)
+    except (ValueError, TypeError, AttributeError) as error:
+        present = named_leaves(grads)
+        frozen = [name for name in named_leaves(state.params) if name not in present]
+        if not frozen:
+            raise
+        raise ValueError(
+            f"tx cannot pass over leaves without a gradient: {frozen}. The optimizers of "
+            f"instep.optim do; around others put optax.masked(tx, mask), with a mask of "
+            f"bools that is False there."
+        ) from error
+
+
+def _applied(params: PyTree, updates: PyTree) -> PyTree:
+    """``optax.apply_updates``; a parameter without an update stays."""
+    return jax.tree.map(
+        lambda p, u: p if u is None else (p + u).astype(p.dtype), params, updates
+    )
 
 
 def _microbatch_rng(state: TrainState, index) -> jax.Array | None:

@@ -13,7 +13,7 @@ from ._torch_loop import TorchLoop
 
 
 def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
-    """One joint deep copy of model, optimizer and scheduler, so that they stay connected.
+    """A joint deep copy of model, optimizer, scheduler and scaler, which stay connected.
 
     Args:
       loop: left untouched; its batches are shared with the copy.
@@ -33,7 +33,9 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
             f"copy would be another loop. Write what the hook does into loss_fn, or as "
             f"clip_grad_norm or clip_grad_value of the TorchLoop."
         )
-    model, optimizer, scheduler = copy.deepcopy((loop.model, loop.optimizer, loop.scheduler))
+    model, optimizer, scheduler, scaler = copy.deepcopy(
+        (loop.model, loop.optimizer, loop.scheduler, loop.scaler)
+    )
     for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
         getattr(optimizer, hooks).update(getattr(loop.optimizer, hooks))
     if scheduler is not None:
@@ -45,7 +47,7 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
                 floating = torch.is_tensor(value) and value.is_floating_point()
                 if floating and name != "step":
                     slots[name] = value.to(dtype)
-    return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler)
+    return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
 
 
 def _count_steps(optimizer, scheduler) -> None:

@@ -34,6 +34,8 @@ class TorchLoop:
       clip_grad_value: ``clip_value`` of ``clip_grad_value_``, after ``clip_grad_norm``.
       accumulate: microbatches per optimizer step. A short window at the end of an epoch is
         dropped.
+      scaler: a ``torch.amp.GradScaler``, whose gradients are unscaled before clipping. The
+        scheduler also steps after a step that it skips.
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class TorchLoop:
     clip_grad_norm: float | None = None
     clip_grad_value: float | None = None
     accumulate: int = 1
+    scaler: torch.amp.GradScaler | None = None
 
     def __post_init__(self):
         if not isinstance(self.model, nn.Module):
@@ -67,6 +70,10 @@ class TorchLoop:
                 f"the optimizer trains tensors that are not parameters of the model "
                 f"({', '.join(outside)}), so they would be neither copied nor compared. "
                 f"Register them in the model as nn.Parameter."
+            )
+        if not isinstance(self.scaler, torch.amp.GradScaler | None):
+            raise TypeError(
+                f"scaler is a {type(self.scaler).__name__}; give a torch.amp.GradScaler."
             )
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ValueError("ReduceLROnPlateau steps on a metric, which TorchLoop has not.")
@@ -111,12 +118,14 @@ def run_step(
       window: the microbatches of this step.
       n: number of this step, from 1.
       watch: called as ``watch(stage, value)`` after the stages ``"gradient"`` (value: the
-        mean loss), ``"clip"`` (the norm before clipping, or None) and ``"update"`` (None),
-        while ``.grad`` and the parameters stand as that stage left them.
+        mean loss; gradients are unscaled), ``"clip"`` (the norm before clipping, or None)
+        and ``"update"`` (None), while ``.grad`` and the parameters stand as that stage left
+        them.
 
     Returns:
       The mean loss of the window, shape ().
     """
+    scaler = loop.scaler or torch.amp.GradScaler("cpu", enabled=False)
     loop.optimizer.zero_grad(set_to_none=True)
     losses = []
     for microbatch in window:
@@ -124,9 +133,10 @@ def run_step(
         if not torch.is_tensor(loss) or loss.numel() != 1:
             raise TypeError(f"loss_fn must return a scalar tensor; it returned {_kind(loss)}.")
         loss = loss / len(window)
-        loss.backward()
+        scaler.scale(loss).backward()
         losses.append(loss.detach())
     mean_loss = torch.stack(losses).sum()
+    scaler.unscale_(loop.optimizer)
     watch("gradient", mean_loss)
 
     norm = None
@@ -136,7 +146,8 @@ def run_step(
         clip_grad_value_(loop.model.parameters(), loop.clip_grad_value)
     watch("clip", norm)
 
-    loop.optimizer.step()
+    scaler.step(loop.optimizer)
+    scaler.update()
     if loop.scheduler is not None and n % loop.scheduler_every == 0:
         loop.scheduler.step()
     watch("update", None)

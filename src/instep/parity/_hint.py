@@ -44,6 +44,11 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
             "Flax's BatchNorm remembers the biased variance, and its momentum is 1 minus "
             "PyTorch's; instep.ops.batch_norm is PyTorch's"
         )
+    if first.stage == "unscale":
+        return (
+            "PyTorch's scale grows at the growth_interval-th finite step and has no floor; "
+            "flax's DynamicScale grows one step later, jmp's stops at 1"
+        )
     if not first.walk.startswith("float64"):
         if first.stage == "optimizer":
             return (

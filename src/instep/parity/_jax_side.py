@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
+from .._select import selected
 from .._state import PyTree, View
 from .._trees import named_leaves
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
-from ._leaf import Leaf, Observation
+from ._leaf import FOUND_INF, Leaf, Observation
 from ._lift import lift_jax
 from ._opt_state import learning_rate, slots, write_slots
 
@@ -38,6 +39,7 @@ class JaxWalk:
     hidden: tuple[str, ...] = ()  # arrays of the state that no view shows
     weights: WeightMap = field(default_factory=WeightMap)
     parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
+    frozen: frozenset[str] = frozenset()  # JAX leaves that are not trained
 
     def start(self) -> Observation:
         """What stands before the first step."""
@@ -49,13 +51,14 @@ class JaxWalk:
         self.state, view = self.step(self.state, batch)
         view = self.view = jax.device_get(view)
         seen = {Leaf("loss", "loss"): np.asarray(view.loss)}
+        if view.skipped is not None:
+            seen[FOUND_INF] = np.asarray(view.skipped, np.float32)
         if view.grad_norm is not None:
             seen[Leaf("gradient norm", "total")] = np.asarray(view.grad_norm)
         for kind, tree in (("gradient", view.grads), ("clipped gradient", view.clipped_grads)):
             if tree is not None:
-                # A parameter that PyTorch has frozen may be a buffer here: no gradient is zero.
-                zeros = named_leaves(jax.tree.map(np.zeros_like, view.buffers))
-                arrays = arrays_to_torch(self.weights.links, zeros | named_leaves(tree))
+                named = self._zeros(view, tree) | named_leaves(tree)
+                arrays = arrays_to_torch(self.weights.links, named)
                 seen |= {
                     Leaf(kind, name): array
                     for name, array in arrays.items()
@@ -69,10 +72,20 @@ class JaxWalk:
         }
         return seen | self._standing(view)
 
+    def _zeros(self, view: View, grads: PyTree) -> dict[str, np.ndarray]:
+        """No gradient is zero: of what is frozen, and what is a buffer here."""
+        given = jax.tree.map(lambda x: 0, grads, is_leaf=lambda x: x is None)
+        frozen = {
+            name: np.zeros_like(leaf)
+            for name, leaf in named_leaves(view.params).items()
+            if name in named_leaves(given)
+        }
+        return frozen | named_leaves(jax.tree.map(np.zeros_like, view.buffers))
+
     def sync(self, torch: Observation) -> None:
         """Stand where PyTorch stands: its parameters, buffers and optimizer state.
 
-        Counts and the learning rate stay: they go on by themselves, in step or not.
+        Counts, the learning rate and the scaler stay: they go on by themselves, in step or not.
 
         Raises:
           CannotSync: something of it has no known place on this side.
@@ -112,6 +125,8 @@ class JaxWalk:
         seen = self._held(view)
         by_slot: dict[str, dict[str, np.ndarray]] = {}
         for (name, slot), value in slots(view.opt_state).items():
+            if name in self.frozen:
+                continue  # PyTorch makes no state for it
             by_slot.setdefault(slot, {})[name] = np.asarray(value)
         for slot, named in by_slot.items():
             arrays = arrays_to_torch(self.weights.links, _matrices(named))
@@ -120,6 +135,10 @@ class JaxWalk:
         rate = learning_rate(view.opt_state)
         if rate is not None:
             seen[Leaf("lr", "group 0")] = np.asarray(rate)
+        for name in ("scale", "growth_tracker"):
+            value = getattr(view.scaler, name, None)
+            if value is not None:
+                seen[Leaf("scaler", name)] = np.asarray(value)
         return seen
 
     def _held(self, view: View) -> Observation:
@@ -184,8 +203,15 @@ def native(loop: JaxLoop, step: Step) -> JaxWalk:
         )
 
     state = initial_state(loop)
-    view = View(np.nan, state.params, state.buffers, state.opt_state)
-    return JaxWalk(state, view, step, write)
+    view = View(np.nan, state.params, state.buffers, state.opt_state, scaler=state.scaler)
+    return JaxWalk(state, view, step, write, frozen=frozenset(_frozen(loop)))
+
+
+def _frozen(loop: JaxLoop) -> list[str]:
+    if loop.trainable is None:
+        return []
+    flags = named_leaves(selected(loop.trainable, loop.params))
+    return [name for name, trained in flags.items() if not trained]
 
 
 def _like(old: PyTree, new: PyTree) -> PyTree:

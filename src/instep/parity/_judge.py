@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import jax.numpy as jnp
 import numpy as np
 
-from ._leaf import STAGE, Leaf, Observation
+from ._leaf import FOUND_INF, STAGE, Leaf, Observation
 from ._records import FREE, Measurement, Plan, Status
 from ._tolerance import FLOOR_FACTOR, JUMP, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
@@ -23,6 +23,7 @@ class Ledger:
     measurements: dict[Leaf, list[Measurement]] = field(default_factory=dict)
     only_torch: set[Leaf] = field(default_factory=set)
     only_jax: set[Leaf] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)  # steps that PyTorch's scaler skipped
     _first: Observation = field(default_factory=dict)
     _excited: set[Leaf] = field(default_factory=set)
     _largest: dict[Leaf, float] = field(default_factory=dict)
@@ -44,6 +45,8 @@ class Ledger:
           jax: the step that is judged.
           noise: leaves that are known to be decided by rounding.
         """
+        if right.get(FOUND_INF, 0):
+            self.skipped.add(step)
         self.only_torch |= right.keys() - jax.keys()
         # PyTorch makes optimizer state lazily: before its first step there is none to see.
         unknown = jax.keys() - right.keys()
@@ -108,7 +111,8 @@ class Ledger:
         return found | {
             leaf
             for leaf in self.measurements
-            if (leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name)
+            if leaf.kind != "scaler"
+            and (leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name)
             in parameters
         }
 
@@ -126,7 +130,7 @@ class Ledger:
         value = torch[leaf]
         if leaf.kind == "clipped gradient":
             return bool(np.any(value != torch.get(Leaf("gradient", leaf.name))))
-        if leaf.kind in ("parameter", "buffer", "state", "lr"):
+        if leaf.kind in ("parameter", "buffer", "state", "lr", "scaler"):
             if leaf.kind == "lr" and not self.scheduled:
                 return True
             # What PyTorch makes at its first step was not there before: it was zero.

@@ -11,16 +11,18 @@ class Leaf(NamedTuple):
     """One array of one step, under its PyTorch name."""
 
     kind: str  # a key of STAGE
-    name: str  # "conv1.weight", "conv1.weight.exp_avg", "group 0"
+    name: str  # "conv1.weight", "conv1.weight.exp_avg", "group 0", "growth_tracker"
 
 
 Observation = dict[Leaf, np.ndarray]
 
 # Kind of leaf -> stage of the step, in the order in which a step makes them. The learning
-# rate is last: after step n it is the one of step n + 1.
+# rate is last: after step n it is the one of step n + 1. A scaler, which also shows what step
+# n + 1 will use, stands where it is used: it follows from the gradients alone.
 STAGE = {
     "loss": "loss",
     "gradient": "gradient",
+    "scaler": "unscale",
     "gradient norm": "clip",
     "clipped gradient": "clip",
     "state": "optimizer",
@@ -43,6 +45,9 @@ SEEN_THROUGH = {
     "state": "update",
     "lr": "update",
 }
+
+
+FOUND_INF = Leaf("scaler", "found_inf")
 
 
 def order(leaf: Leaf) -> tuple[int, str]:

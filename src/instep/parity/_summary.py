@@ -106,6 +106,8 @@ def _row(ledger: Ledger, leaf: Leaf, names: Mapping[str, str]) -> Row:
 
 def _jax_name(leaf: Leaf, names: Mapping[str, str]) -> str | None:
     """The JAX name of a leaf; an optimizer slot has that of its parameter."""
+    if leaf.kind == "scaler":
+        return None
     name = leaf.name.rpartition(".")[0] if leaf.kind == "state" else leaf.name
     return names.get(name)
 
@@ -140,6 +142,7 @@ def _verdict(
         judged = {m.step for row in green for m in row.measurements if m.judged} - {0}
         if not judged:
             return Verdict.INCONCLUSIVE, f"nothing diverged, but no {kind} could be judged"
+        judged |= ledger.skipped  # not finite, on both sides: so the step was skipped
         if max(judged) < steps:
             last = max(judged)
             return Verdict.INCONCLUSIVE, (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,30 @@ from .._errors import ParityError
 from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop, run_step
 from ._floor import OneUlp
-from ._leaf import Leaf, Observation
+from ._leaf import FOUND_INF, Leaf, Observation
+
+
+class Exact(torch.amp.GradScaler):
+    """A loop's scaler, whose own numbers stay in float32: neither lifted nor moved.
+
+    What it scales and the step that it takes are lifted and moved as everything else.
+    """
+
+    def __init__(self, scaler: torch.amp.GradScaler):
+        self.__dict__ = scaler.__dict__
+
+    def scale(self, outputs):
+        with _disable_current_modes():
+            scale = super().scale(torch.ones((), dtype=torch.float32, device=outputs.device))
+        return outputs * scale
+
+    def unscale_(self, optimizer):
+        with _disable_current_modes():
+            super().unscale_(optimizer)
+
+    def update(self, new_scale=None):
+        with _disable_current_modes():
+            super().update(new_scale)
 
 
 def start(loop: TorchLoop) -> Observation:
@@ -34,6 +58,9 @@ def step(
     than noise are drawn anew.
     """
     seen: Observation = {}
+    scaler = loop.scaler if loop.scaler and loop.scaler.is_enabled() else None
+    if scaler is not None:
+        loop = replace(loop, scaler=Exact(scaler))
     clips = loop.clip_grad_norm is not None or loop.clip_grad_value is not None
     before = _parameters(loop)
 
@@ -42,6 +69,9 @@ def step(
             if stage == "gradient":
                 seen[Leaf("loss", "loss")] = _array(value)
                 seen.update(_gradients(loop, "gradient"))
+                if scaler is not None:
+                    found = scaler._found_inf_per_device(loop.optimizer).values()
+                    seen[FOUND_INF] = np.array(any(bool(x) for x in found), np.float32)
                 if one_ulp is not None and reference is not None:
                     one_ulp.redraw_noise(loop, seen, reference)
             elif stage == "clip" and clips:
@@ -75,6 +105,9 @@ def _standing(loop: TorchLoop) -> Observation:
                 seen[Leaf("state", f"{name}.{slot}")] = _array(value)
     for i, group in enumerate(loop.optimizer.param_groups):
         seen[Leaf("lr", f"group {i}")] = _array(group["lr"])
+    if loop.scaler is not None and (state := loop.scaler.state_dict()):
+        seen[Leaf("scaler", "scale")] = np.array(state["scale"], np.float32)
+        seen[Leaf("scaler", "growth_tracker")] = np.array(state["_growth_tracker"], np.int32)
     return seen
 
 

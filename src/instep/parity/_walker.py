@@ -20,7 +20,7 @@ from ._blame import blame
 from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
 from ._judge import Ledger
-from ._leaf import Leaf, Observation
+from ._leaf import FOUND_INF, Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan
@@ -100,7 +100,9 @@ class Walker:
         if self.plan.rounding or not self.plan.judged:
             return False
         measured = self.ledger.measurements.get(LOSS, [])
-        return bool(measured) and not measured[-1].judged
+        if not measured or measured[-1].step in self.ledger.skipped:
+            return False
+        return not measured[-1].judged
 
     def _torch_step(self, n: int, window: list[Any]) -> tuple[Observation, list[Observation]]:
         """The step in float64, and PyTorch's own steps that rounding sets apart from it.
@@ -128,7 +130,10 @@ class Walker:
             set_random_state(rng)
             draws.append(_torch_side.step(loop, own, n, one_ulp, None if rounding else seen))
         set_random_state(rng_after)
-        return (seen, draws) if right is None else (right, [seen, *draws])
+        # What overflows only in few bits has no counterpart in float64.
+        if right is None or seen.get(FOUND_INF) != right.get(FOUND_INF):
+            return seen, draws
+        return right, [seen, *draws]
 
 
 def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
