@@ -38,7 +38,7 @@ def _same_newton_schulz(request, monkeypatch):
         return
 
     def shared(grad, coefficients, steps, eps):
-        made = instep.optim._muon.newton_schulz(grad.numpy(), coefficients, steps, eps)
+        made = instep.optim._muon.newton_schulz(as_array(grad), coefficients, steps, eps)
         return torch.from_numpy(np.array(made.astype(jnp.float32))).bfloat16()
 
     monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", shared)
@@ -105,7 +105,8 @@ def test_low_precision_every_step_from_where_torch_stands(case, dtype):
     opt_state, update = tx.init({n: as_array(v) for n, v in p.items()}), tx.update
     if case.name != "Muon":
         update = jax.jit(update)
-    for step in range(STEPS):
+    largest = dict.fromkeys(p, 0.0)  # so far: a scalar passes through zero
+    for step in range(STEPS // 4):
         before = {n: v.detach().clone() for n, v in p.items()}
         saved = copy.deepcopy(optimizer.state_dict())
         rows = touched(case.name, step)
@@ -121,7 +122,8 @@ def test_low_precision_every_step_from_where_torch_stands(case, dtype):
 
         for n in p:
             theirs = p[n].detach().double().numpy()
-            one_ulp = ulp(abs(theirs).max(), tensor_to_array(p[n]))
+            largest[n] = max(largest[n], abs(theirs).max())
+            one_ulp = ulp(largest[n], tensor_to_array(p[n]))
             error = abs(np.asarray(params[n], np.float64) - theirs).max()
             bound = one_ulp * (4 if dtype is torch.float32 else 1)
             if error > bound and dtype is torch.float32:

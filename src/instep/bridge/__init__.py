@@ -1,4 +1,4 @@
-"""Torch in, torch out: the PyTorch loop, and its weights on the JAX side."""
+"""Torch in, torch out: the PyTorch loop, its weights and its training state on the JAX side."""
 
 from .._compat import require as _require
 
@@ -6,6 +6,7 @@ from .._compat import require as _require
 _require("torch", "instep.bridge")
 
 from ._arrays import array_to_tensor as array_to_tensor, tensor_to_array as tensor_to_array
+from ._files import load_state_dict as load_state_dict
 from ._layout import (
     CONV as CONV,
     CONV_TRANSPOSE as CONV_TRANSPOSE,
@@ -21,6 +22,11 @@ from ._layout import (
     rows as rows,
 )
 from ._match import match_weights as match_weights
+from ._optimizer import (
+    optimizer_from_torch as optimizer_from_torch,
+    optimizer_state_dict as optimizer_state_dict,
+    optimizer_to_torch as optimizer_to_torch,
+)
 from ._rule import Link as Link, Rule as Rule
 from ._rules import (
     batch_norm as batch_norm,
@@ -38,6 +44,16 @@ from ._rules_sequence import (
     gru as gru,
     lstm as lstm,
     multihead_attention as multihead_attention,
+)
+from ._scaler import (
+    scaler_from_torch as scaler_from_torch,
+    scaler_to_torch as scaler_to_torch,
+)
+from ._scheduler import (
+    plateau_from_torch as plateau_from_torch,
+    plateau_to_torch as plateau_to_torch,
+    scheduler_to_torch as scheduler_to_torch,
+    schedules_from_torch as schedules_from_torch,
 )
 from ._torch_loop import TorchLoop as TorchLoop
 from ._weights import (

@@ -17,7 +17,7 @@ from .._dtypes import wide
 from .._state import PyTree
 from .._trees import check_params
 from . import _hyperparams
-from ._hyperparams import Hyperparam, Hyperparams, fixed, scheduled
+from ._hyperparams import Hyperparam, Hyperparams, fixed, learning_rate
 from ._wolfe import Point, strong_wolfe
 
 
@@ -128,7 +128,7 @@ def lbfgs(
       <https://doi.org/10.1007/BF01589116>`_, 1989. Nocedal and Wright, `Numerical
       Optimization <https://doi.org/10.1007/978-0-387-40065-5>`_, 2006, algorithms 7.4, 7.5.
     """
-    given: Mapping[str, Any] = {"lr": scheduled("lr", lr)}
+    given: Mapping[str, Any] = {"lr": learning_rate(lr)}
     max_iter = _integer("max_iter", max_iter)
     max_eval = max_iter * 5 // 4 if max_eval is None else _integer("max_eval", max_eval)
     tolerance_grad = fixed("tolerance_grad", tolerance_grad)

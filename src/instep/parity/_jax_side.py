@@ -14,10 +14,10 @@ from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._select import selected
 from .._state import PyTree, View
 from .._trees import named_leaves
+from ..bridge._opt_state import learning_rate, slots, write_slots
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
 from ._leaf import FOUND_INF, Leaf, Observation
 from ._lift import lift_jax
-from ._opt_state import learning_rate, slots, write_slots
 
 
 Step = Callable[[PyTree, PyTree], tuple[PyTree, View]]

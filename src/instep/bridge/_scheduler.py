@@ -1,0 +1,267 @@
+"""Learning rate schedulers of PyTorch as schedules, and back, in mid-training."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
+
+from .. import schedules
+from ..schedules import Plateau, PlateauState, Schedule
+
+
+LRScheduler = lr_scheduler.LRScheduler
+
+# Rates that agree to this are the closed form's; what edited a rate by hand moves it further.
+CLOSED_FORM = 1e-9
+
+
+def schedules_from_torch(
+    scheduler: LRScheduler, total_steps: int | None = None, *, every: int = 1
+) -> tuple[Schedule, ...]:
+    """The schedule of every parameter group, from where the scheduler stands now.
+
+    The count of a schedule is that of PyTorch's: the next update uses
+    ``schedule(steps_taken(scheduler) * every)``. A scheduler that still follows its closed
+    form becomes the schedule of the same name. Any other (``MultiplicativeLR``,
+    ``ChainedScheduler``, ``SequentialLR``, a class of your own, a rate edited by hand) is
+    tabulated: a copy of it is stepped until ``total_steps``.
+
+    Args:
+      scheduler: left as it is, and so is its optimizer.
+      total_steps: steps of the scheduler from its beginning, for one that is tabulated.
+      every: optimizer steps per scheduler step; above 1 the schedules are ``per_epoch``.
+
+    Returns:
+      One schedule per parameter group. Those of ``CyclicLR`` and ``OneCycleLR`` carry the
+      momentum that they cycle.
+
+    Raises:
+      TypeError: it is a ``ReduceLROnPlateau``: see ``plateau_from_torch``.
+      ValueError: it has to be tabulated and there is no ``total_steps``, or it is past it.
+    """
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        raise TypeError(
+            "ReduceLROnPlateau steps on a metric and has no schedule; use "
+            "bridge.plateau_from_torch."
+        )
+    made: Sequence[Schedule] | None = _closed_forms(scheduler, total_steps)
+    if made is None:
+        made = _tables(scheduler, total_steps)
+    return tuple(schedules.per_epoch(s, every) if every > 1 else s for s in made)
+
+
+def scheduler_to_torch(count: int, scheduler: LRScheduler) -> None:
+    """Step a scheduler, in place, until it has been stepped ``count`` times.
+
+    Its own arithmetic sets the learning rates of its optimizer, as if it had been there.
+
+    Raises:
+      ValueError: it is ahead already.
+    """
+    behind = count - steps_taken(scheduler)
+    if behind < 0:
+        raise ValueError(
+            f"the scheduler has been stepped {steps_taken(scheduler)} times already, more than "
+            f"the {count} of the JAX side. Give the one that optimizer_from_torch was given."
+        )
+    with warnings.catch_warnings():
+        # It would ask for optimizer.step() first: those steps were taken in JAX.
+        warnings.filterwarnings("ignore", ".*lr_scheduler.step.*|.*optimizer.step.*")
+        for _ in range(behind):
+            scheduler.step()
+
+
+def steps_taken(scheduler: LRScheduler) -> int:
+    """How often ``scheduler.step()`` has been called."""
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):
+        return steps_taken(scheduler._schedulers[0])
+    return int(scheduler.last_epoch)
+
+
+def plateau_from_torch(
+    scheduler: lr_scheduler.ReduceLROnPlateau,
+) -> tuple[Plateau, PlateauState]:
+    """``reduce_lr_on_plateau`` and its state as it stands; one rate per parameter group."""
+    rates = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+    single = len(rates) == 1
+    plateau = schedules.reduce_lr_on_plateau(
+        rates[0] if single else rates,
+        mode=cast(Any, scheduler.mode),
+        factor=scheduler.factor,
+        patience=scheduler.patience,
+        threshold=scheduler.threshold,
+        threshold_mode=cast(Any, scheduler.threshold_mode),
+        cooldown=scheduler.cooldown,
+        min_lr=scheduler.min_lrs[0] if single else scheduler.min_lrs,
+        eps=scheduler.eps,
+    )
+    fresh = plateau.init()
+    names = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+    values = {n: jnp.asarray(getattr(scheduler, n), getattr(fresh, n).dtype) for n in names}
+    return plateau, PlateauState(lr=fresh.lr, **values)
+
+
+def plateau_to_torch(state: PlateauState, scheduler: lr_scheduler.ReduceLROnPlateau) -> None:
+    """Write the state and the learning rates into PyTorch's scheduler and its optimizer."""
+    groups = scheduler.optimizer.param_groups
+    for group, lr in zip(groups, np.atleast_1d(state.lr), strict=True):
+        lr_scheduler._update_param_group_val(group, "lr", float(lr))
+    scheduler.best = float(state.best)
+    for name in ("num_bad_epochs", "cooldown_counter", "last_epoch"):
+        setattr(scheduler, name, int(getattr(state, name)))
+    scheduler._last_lr = [float(group["lr"]) for group in groups]
+
+
+def _closed_forms(scheduler: LRScheduler, total_steps: int | None) -> list[Schedule] | None:
+    """The schedules of the same name, if they give the rates that stand there now."""
+    if isinstance(scheduler, lr_scheduler.LambdaLR) and total_steps is not None:
+        return None  # a table holds what the function returns, to the last bit
+    groups, now = scheduler.optimizer.param_groups, steps_taken(scheduler)
+    try:
+        made = [_closed_form(scheduler, i, group) for i, group in enumerate(groups)]
+        expected = [_on_host(schedule, now) for schedule in made]
+    except (KeyError, ValueError):  # a class without one, or a count beyond its end
+        return None
+    theirs = [float(group["lr"]) for group in groups]
+    same = np.allclose(expected, theirs, rtol=CLOSED_FORM, atol=CLOSED_FORM * max(theirs))
+    return made if same else None
+
+
+def _closed_form(scheduler: LRScheduler, i: int, group: dict[str, Any]) -> Schedule:
+    return _MAKERS[type(scheduler)](scheduler, i, group)
+
+
+def _on_host(schedule: Schedule, count: int) -> float:
+    with jax.enable_x64(True):
+        return float(schedule(count))
+
+
+def _tables(scheduler: LRScheduler, total_steps: int | None) -> list[Schedule]:
+    first = steps_taken(scheduler)
+    name = type(scheduler).__name__
+    if total_steps is None:
+        raise ValueError(
+            f"this {name} has no closed form from where it stands, so it is tabulated: give "
+            f"total_steps, the number of its steps from its beginning (it has taken {first})."
+        )
+    if total_steps < first:
+        raise ValueError(f"{total_steps=}, but this {name} has taken {first} steps already.")
+    optimizer, copied = _copy(scheduler)
+    rows = [_standing(optimizer)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*lr_scheduler.step.*|.*optimizer.step.*")
+        for _ in range(first, total_steps):
+            copied.step()
+            rows.append(_standing(optimizer))
+    before = [[(np.nan, np.nan)] * len(rows[0])] * first
+    table = np.array(before + rows, np.float64)  # (count, group, lr or momentum)
+    cycles = (table[first:, :, 1] != table[first, :, 1]).any(0)
+    return [
+        Schedule(
+            _lookup(table[:, i, 0]),
+            Schedule(_lookup(table[:, i, 1]), last=total_steps) if cycles[i] else None,
+            last=total_steps,
+        )
+        for i in range(table.shape[1])
+    ]
+
+
+def _copy(scheduler: LRScheduler) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """A copy of scheduler and optimizer that shares the tensors."""
+    optimizer = scheduler.optimizer
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    kept = [t for slots in optimizer.state.values() for t in slots.values()]
+    shared = {id(t): t for t in (*parameters, *kept) if torch.is_tensor(t)}
+    return copy.deepcopy((optimizer, scheduler), shared)
+
+
+def _standing(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
+    return [
+        (float(group["lr"]), float(group.get("betas", (group.get("momentum", 0.0),))[0]))
+        for group in optimizer.param_groups
+    ]
+
+
+def _lookup(column: np.ndarray) -> Callable[[Any], Any]:
+    return lambda count: jnp.asarray(column, jnp.result_type(float))[count]
+
+
+def _one_cycle(s: Any, _: int, group: dict[str, Any]) -> Schedule:
+    phases = s._schedule_phases
+    return schedules.one_cycle_lr(
+        group["max_lr"],
+        total_steps=s.total_steps,
+        pct_start=(phases[0]["end_step"] + 1) / s.total_steps,
+        anneal_strategy=s._anneal_func_type,
+        cycle_momentum=s.cycle_momentum,
+        base_momentum=group.get("base_momentum", 0.85),
+        max_momentum=group.get("max_momentum", 0.95),
+        div_factor=group["max_lr"] / group["initial_lr"],
+        final_div_factor=group["initial_lr"] / group["min_lr"],
+        three_phase=len(phases) == 3,
+    )
+
+
+def _cyclic(s: Any, i: int, group: dict[str, Any]) -> Schedule:
+    up = round(s.total_size * s.step_ratio)
+    return schedules.cyclic_lr(
+        float(s.base_lrs[i]),
+        float(s.max_lrs[i]),
+        step_size_up=up,
+        step_size_down=round(s.total_size) - up,
+        mode=s.mode,
+        gamma=s.gamma,
+        scale_fn=s._scale_fn_custom,
+        scale_mode=s.scale_mode,
+        cycle_momentum=s.cycle_momentum,
+        base_momentum=group.get("base_momentum", 0.8),
+        max_momentum=group.get("max_momentum", 0.9),
+    )
+
+
+def _base(s: Any, i: int) -> float:
+    return float(s.base_lrs[i])
+
+
+_MAKERS: dict[type, Callable[[Any, int, dict[str, Any]], Schedule]] = {
+    lr_scheduler.LambdaLR: lambda s, i, _: schedules.lambda_lr(_base(s, i), s.lr_lambdas[i]),
+    lr_scheduler.StepLR: lambda s, i, _: schedules.step_lr(_base(s, i), s.step_size, s.gamma),
+    lr_scheduler.MultiStepLR: lambda s, i, _: schedules.multi_step_lr(
+        _base(s, i), list(s.milestones.elements()), s.gamma
+    ),
+    lr_scheduler.ConstantLR: lambda s, i, _: schedules.constant_lr(
+        _base(s, i), s.factor, s.total_iters
+    ),
+    lr_scheduler.LinearLR: lambda s, i, _: schedules.linear_lr(
+        _base(s, i), s.start_factor, s.end_factor, s.total_iters
+    ),
+    lr_scheduler.ExponentialLR: lambda s, i, _: schedules.exponential_lr(_base(s, i), s.gamma),
+    lr_scheduler.PolynomialLR: lambda s, i, _: schedules.polynomial_lr(
+        _base(s, i), s.total_iters, s.power
+    ),
+    lr_scheduler.CosineAnnealingLR: lambda s, i, _: schedules.cosine_annealing_lr(
+        _base(s, i), s.T_max, s.eta_min
+    ),
+    lr_scheduler.CosineAnnealingWarmRestarts: (
+        lambda s, i, _: schedules.cosine_annealing_warm_restarts(
+            _base(s, i), s.T_0, s.T_mult, s.eta_min
+        )
+    ),
+    lr_scheduler.OneCycleLR: _one_cycle,
+    lr_scheduler.CyclicLR: _cyclic,
+    lr_scheduler.SequentialLR: lambda s, i, group: schedules.sequential_lr(
+        [_closed_form(member, i, group) for member in s._schedulers], s._milestones
+    ),
+    SWALR: lambda s, i, group: schedules.swa_lr(
+        _base(s, i), group["swa_lr"], s.anneal_epochs, s._anneal_strategy
+    ),
+}
