@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,14 @@ from conftest import array, assert_bitwise, assert_in_step
 from instep.optim import LBFGSState, lbfgs
 from instep.optim._wolfe import Point, strong_wolfe
 from instep.parity._floor import OneUlp
-from instep.parity._tolerance import DRAWS, FLOOR_FACTOR, NOISE, ROUNDING_FACTOR, ROUNDING_ULPS
+from instep.parity._tolerance import (
+    DRAWS,
+    FLOOR_FACTOR,
+    LOOKS,
+    NOISE,
+    ROUNDING_FACTOR,
+    ROUNDING_ULPS,
+)
 
 
 RELATIVE = 1e-10
@@ -32,6 +40,7 @@ def start() -> dict[str, np.ndarray]:
     return {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
 
 
+@cache
 def batch() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(16, 2, 2, 2))
@@ -209,8 +218,13 @@ class Tally:
             self.leaves += len(rows)
             self.relative = max(self.relative, *(error / np.maximum(largest, 1e-300)), 0.0)
             for i in np.flatnonzero(~(error <= RELATIVE * largest)):
-                draws = draws or [before.moved(seed) for seed in range(DRAWS)]
-                floor = max(change(draw[name], rows, i) for draw in draws)
+                floor = 0.0
+                for seed in range(DRAWS):  # further ones can but raise the floor
+                    if len(draws) == seed:
+                        draws.append(before.moved(seed))
+                    floor = max(floor, change(draws[seed][name], rows, i))
+                    if error[i] <= FLOOR_FACTOR * floor:
+                        break
                 self.floors += 1
                 self.noise += bool(floor > NOISE * largest[i])
                 self.ratio = max(self.ratio, error[i] / floor)
@@ -384,11 +398,16 @@ def test_line_search_alone(x64):
         evaluations.append(right[-1])
         if np.all(error <= RELATIVE * np.abs(right)):
             continue
-        moved = [torch_search(a, np.nextafter(x, to), t, max_ls) for to in (-np.inf, np.inf)]
-        floor = np.max(np.abs(moved - right), axis=0)
+        floor = np.zeros(4)
+        for seed in range(LOOKS):  # the sign of a square near zero turns the search elsewhere
+            with OneUlp(seed, size=1 << 10):
+                moved = torch_search(a, x, t, max_ls)
+            floor = np.maximum(floor, np.abs(moved - right))
+            if np.all(error <= np.maximum(RELATIVE * np.abs(right), FLOOR_FACTOR * floor)):
+                break
+        else:
+            raise AssertionError(f"function {i}: {error} beyond {floor}")
         noise += bool(np.any(floor > NOISE * np.abs(right)))
-        assert np.all(error <= np.maximum(RELATIVE * np.abs(right), FLOOR_FACTOR * floor)), i
-    print(noise)
     assert min(evaluations) == 1 and max(evaluations) > 10
     assert noise < 10
 
