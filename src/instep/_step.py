@@ -221,19 +221,24 @@ def _unscaled(scaler: GradScaler, total: Accumulator, k: int) -> tuple[Accumulat
 
 
 def _update(tx, grads: PyTree, state: TrainState) -> tuple[PyTree, PyTree]:
-    """``tx.update``; what cannot take a None gradient says so in terms of its own trees."""
+    """``tx.update``; where it does not hold what has no gradient, say what to do."""
+    present = named_leaves(grads)
+    frozen = [name for name in named_leaves(state.params) if name not in present]
+    cause = None
     try:
-        return tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        held = jax.tree.structure(opt_state) == jax.tree.structure(state.opt_state)
+        if held or not frozen:
+            return updates, opt_state
     except (ValueError, TypeError, AttributeError) as error:
-        present = named_leaves(grads)
-        frozen = [name for name in named_leaves(state.params) if name not in present]
         if not frozen:
             raise
-        raise ValueError(
-            f"tx cannot pass over leaves without a gradient: {frozen}. The optimizers of "
-            f"instep.optim do; around others put optax.masked(tx, mask), with a mask of "
-            f"bools that is False there."
-        ) from error
+        cause = error
+    raise ValueError(
+        f"tx cannot pass over leaves without a gradient: {frozen}. The optimizers of "
+        f"instep.optim do; around others put optax.masked(tx, mask), with a mask of bools "
+        f"that is False there."
+    ) from cause
 
 
 def _applied(params: PyTree, updates: PyTree) -> PyTree:
