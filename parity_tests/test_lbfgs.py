@@ -11,10 +11,13 @@ import numpy as np
 import optax
 import pytest
 import torch
+from torch.optim.lbfgs import _strong_wolfe
 from torch.testing._internal.common_optimizers import optim_db
 
-from conftest import array, assert_bitwise
+import instep
+from conftest import array, assert_bitwise, assert_in_step
 from instep.optim import LBFGSState, lbfgs
+from instep.optim._wolfe import Point, strong_wolfe
 from instep.parity._floor import OneUlp
 from instep.parity._tolerance import (
     DRAWS,
