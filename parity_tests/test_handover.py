@@ -78,12 +78,8 @@ def groups(p, several):
         return named
     wide = [(n, v) for n, v in named if v.ndim > 1]
     return [
-        {"params": wide[:1] if len(wide) == len(named) else wide, "lr": 0.02},
-        {
-            "params": wide[1:]
-            if len(wide) == len(named)
-            else [x for x in named if x[1].ndim < 2]
-        },
+        {"params": wide, "lr": 0.02},
+        {"params": [(n, v) for n, v in named if v.ndim < 2]},
     ]
 
 

@@ -79,7 +79,7 @@ def test_a_loop_in_flight_starts_from_where_it_is():
     report = parity.run(pair, steps=3)
     first = report.first_divergence
     assert (first.step, first.stage, first.leaf.kind) == (0, "optimizer", "state")
-    assert "compare from a fresh optimizer" in report.hint
+    assert "opt_state=lambda: bridge.optimizer_from_torch" in report.hint
 
 
 def test_a_cosine_schedule_to_its_end_and_past_it():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ._init import init_state
@@ -15,6 +16,7 @@ from ._scaler import GradScaler
 from ._select import Selector
 from ._state import PyTree, TrainState, View
 from ._step import StepOptions, TrainStep, make_observed_step, make_train_step
+from ._trees import check_like
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class JaxLoop:
       loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
         floating scalar or a ``Loss``.
       tx: an ``optax.GradientTransformation``.
+      opt_state: where it stands at the start, or a callable without arguments that makes it,
+        which a parity run calls in the precision of each walk: that of a PyTorch optimizer in
+        mid-training is ``lambda: bridge.optimizer_from_torch(...)[1]``. None: ``tx.init``.
       params: pytree of floating arrays at the start.
       buffers: pytree of arrays that the forward pass rewrites, at the start.
       batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
@@ -58,6 +63,7 @@ class JaxLoop:
     rng: jax.Array | None = None
     scaler: GradScaler | None = None
     apply: Callable[[PyTree, PyTree, Any], Any] | None = None
+    opt_state: PyTree | Callable[[], PyTree] = None
 
     @staticmethod
     def opaque(
@@ -82,8 +88,18 @@ class JaxLoop:
 
 
 def initial_state(loop: JaxLoop) -> TrainState:
-    """``init_state`` of the parameters, buffers, key and scaler of ``loop``."""
-    return init_state(loop.params, loop.tx, loop.buffers, loop.rng, loop.scaler)
+    """``init_state`` of what ``loop`` starts from, and its optimizer state if it has one.
+
+    Raises:
+      ValueError: ``loop.opt_state`` is not a state of ``loop.tx`` for these parameters.
+    """
+    state = init_state(loop.params, loop.tx, loop.buffers, loop.rng, loop.scaler)
+    given = loop.opt_state() if callable(loop.opt_state) else loop.opt_state
+    if given is None:
+        return state
+    check_like("opt_state", given, "tx.init(params)", state.opt_state)
+    cast = jax.tree.map(lambda new, old: jnp.array(old, new.dtype), state.opt_state, given)
+    return replace(state, opt_state=cast)
 
 
 def train_step(loop: JaxLoop) -> TrainStep:

@@ -12,7 +12,7 @@ import optax
 
 from .._state import PyTree
 from .._trees import named_leaves
-from ..optim import Hyperparams, OptimizerState
+from ..optim import Hyperparams, OptimizerState, ParamGroupsState
 
 
 # optax's record -> {PyTorch's name: field}
@@ -22,6 +22,8 @@ _OPTAX: dict[type, dict[str, str]] = {
     optax.ScaleByRmsState: {"square_avg": "nu"},
     optax.ScaleByRssState: {"sum": "sum_of_squares"},
 }
+
+_HAVE_GROUPS = (Hyperparams, ParamGroupsState)
 
 # instep's slots that PyTorch keeps as the presence of another one.
 _WITHOUT_TENSOR = {"started"}
@@ -73,14 +75,18 @@ def write_slots(opt_state: PyTree, values: Mapping[tuple[str, str], Any]) -> PyT
     return jax.tree.map(rewrite, opt_state, is_leaf=lambda x: isinstance(x, known))
 
 
-def learning_rate(opt_state: PyTree) -> jax.Array | None:
-    """The rate of the one instep transformation inside; None if it is not that of all."""
+def group_hyperparams(opt_state: PyTree) -> list[dict[str, jax.Array]]:
+    """The current values of each parameter group; none where they have no order."""
     parts = jax.tree.leaves(opt_state, is_leaf=lambda x: hasattr(x, "inner_states"))
     if any(len(getattr(part, "inner_states", ())) > 1 for part in parts):
-        return None
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Hyperparams))
-    rates = [x.values["lr"] for x in leaves if isinstance(x, Hyperparams)]
-    return rates[0] if len(rates) == 1 else None
+        return []
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, _HAVE_GROUPS))
+    found: list[Any] = [x for x in leaves if isinstance(x, _HAVE_GROUPS)]
+    if len(found) != 1:
+        return []
+    if isinstance(found[0], ParamGroupsState):
+        return [values for part in found[0].groups for values in group_hyperparams(part)]
+    return [found[0].values]
 
 
 def _trees(record: Any) -> dict[str, PyTree]:

@@ -24,8 +24,8 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
         return None
     if first.step == 0 and first.leaf.kind == "state":
         return (
-            "PyTorch's optimizer has taken steps already and the JAX half starts fresh; "
-            "compare from a fresh optimizer"
+            "PyTorch's optimizer has taken steps already and the JAX half starts fresh; give "
+            "JaxLoop opt_state=lambda: bridge.optimizer_from_torch(optimizer, ...)[1]"
         )
     drawing = [
         name

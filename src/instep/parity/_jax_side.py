@@ -14,7 +14,7 @@ from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._select import selected
 from .._state import PyTree, View
 from .._trees import named_leaves
-from ..bridge._opt_state import learning_rate, slots, write_slots
+from ..bridge._opt_state import group_hyperparams, slots, write_slots
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
 from ._leaf import FOUND_INF, Leaf, Observation
 from ._lift import lift_jax
@@ -40,6 +40,7 @@ class JaxWalk:
     weights: WeightMap = field(default_factory=WeightMap)
     parameters: frozenset[str] = frozenset()  # what PyTorch calls a parameter
     frozen: frozenset[str] = frozenset()  # JAX leaves that are not trained
+    cycles_momentum: bool = False  # PyTorch's scheduler sets it too
 
     def start(self) -> Observation:
         """What stands before the first step."""
@@ -132,9 +133,11 @@ class JaxWalk:
             arrays = arrays_to_torch(self.weights.links, _matrices(named))
             arrays |= _scalars(self.weights, named)
             seen |= {Leaf("state", f"{name}.{slot}"): array for name, array in arrays.items()}
-        rate = learning_rate(view.opt_state)
-        if rate is not None:
-            seen[Leaf("lr", "group 0")] = np.asarray(rate)
+        for i, values in enumerate(group_hyperparams(view.opt_state)):
+            seen[Leaf("lr", f"group {i}")] = np.asarray(values["lr"])
+            momentum = values.get("momentum", values.get("beta1"))
+            if self.cycles_momentum and momentum is not None:
+                seen[Leaf("momentum", f"group {i}")] = np.asarray(momentum)
         for name in ("scale", "growth_tracker"):
             value = getattr(view.scaler, name, None)
             if value is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import jax.numpy as jnp
 import numpy as np
 
-from ._leaf import FOUND_INF, STAGE, Leaf, Observation
+from ._leaf import FOUND_INF, SCHEDULED, STAGE, Leaf, Observation
 from ._records import FREE, Measurement, Plan, Status
 from ._tolerance import FLOOR_FACTOR, JUMP, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
@@ -59,7 +59,9 @@ class Ledger:
             largest = self._largest_so_far(leaf, value)
             if self.plan.rounding:
                 own = [draw[leaf] for draw in draws]
-                at_least = largest if leaf.kind == "lr" else 0.0  # a loss: in PyTorch's error
+                at_least = (
+                    largest if leaf.kind in SCHEDULED else 0.0
+                )  # a loss: in PyTorch's error
                 m = measure_rounding(step, value, jax[leaf], own, at_least)
             else:
                 floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)
@@ -130,8 +132,8 @@ class Ledger:
         value = torch[leaf]
         if leaf.kind == "clipped gradient":
             return bool(np.any(value != torch.get(Leaf("gradient", leaf.name))))
-        if leaf.kind in ("parameter", "buffer", "state", "lr", "scaler"):
-            if leaf.kind == "lr" and not self.scheduled:
+        if leaf.kind in ("parameter", "buffer", "state", "scaler", *SCHEDULED):
+            if leaf.kind in SCHEDULED and not self.scheduled:
                 return True
             # What PyTorch makes at its first step was not there before: it was zero.
             first = value if step == 0 else np.zeros_like(value)
@@ -140,7 +142,7 @@ class Ledger:
 
     def _largest_so_far(self, leaf: Leaf, value: np.ndarray) -> float:
         """Of a loss or a learning rate; 0 for other leaves, which stand for themselves."""
-        if leaf.kind not in ("loss", "lr") or not np.isfinite(value):
+        if leaf.kind not in ("loss", *SCHEDULED) or not np.isfinite(value):
             return 0.0
         self._largest[leaf] = max(self._largest.get(leaf, 0.0), abs(float(value)))
         return self._largest[leaf]

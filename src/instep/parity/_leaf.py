@@ -30,7 +30,11 @@ STAGE = {
     "parameter": "optimizer",
     "buffer": "buffers",
     "lr": "schedule",
+    "momentum": "schedule",
 }
+
+# What the next step will use; PyTorch's largest one so far is the scale of each.
+SCHEDULED = ("lr", "momentum")
 
 # A verdict needs judged leaves of each of these kinds: parameters alone prove nothing.
 REQUIRED = ("loss", "gradient", "update", "parameter")
@@ -44,6 +48,7 @@ SEEN_THROUGH = {
     "clipped gradient": "update",
     "state": "update",
     "lr": "update",
+    "momentum": "update",
 }
 
 

@@ -105,10 +105,20 @@ def _standing(loop: TorchLoop) -> Observation:
                 seen[Leaf("state", f"{name}.{slot}")] = _array(value)
     for i, group in enumerate(loop.optimizer.param_groups):
         seen[Leaf("lr", f"group {i}")] = _array(group["lr"])
+        if cycles_momentum(loop.scheduler):
+            momentum = group["betas"][0] if "betas" in group else group["momentum"]
+            seen[Leaf("momentum", f"group {i}")] = _array(momentum)
     if loop.scaler is not None and (state := loop.scaler.state_dict()):
         seen[Leaf("scaler", "scale")] = np.array(state["scale"], np.float32)
         seen[Leaf("scaler", "growth_tracker")] = np.array(state["_growth_tracker"], np.int32)
     return seen
+
+
+def cycles_momentum(scheduler: Any) -> bool:
+    """Whether a scheduler, or one inside it, sets the momentum too."""
+    inside = getattr(scheduler, "_schedulers", ())
+    own = getattr(scheduler, "cycle_momentum", False)
+    return own or any(cycles_momentum(one) for one in inside)
 
 
 def _parameters(loop: TorchLoop) -> dict[str, np.ndarray]:

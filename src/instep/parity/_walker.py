@@ -188,4 +188,5 @@ def _start_jax(
             walk = native(half, step)
     walk.weights = weights
     walk.parameters = frozenset(name for name, _ in reference.model.named_parameters())
+    walk.cycles_momentum = _torch_side.cycles_momentum(pair.torch.scheduler)
     return walk
