@@ -324,6 +324,11 @@ HABITS = {
         [DECAY, ("swa_lr", dict(swa_lr=0.02, anneal_epochs=5))],
         [10],
     ),
+    "swa_lr counts its steps, not its epochs": (
+        "sequential_lr",
+        [("chained_scheduler", [("swa_lr", dict(swa_lr=0.02, anneal_epochs=5))]), DECAY],
+        [10],
+    ),
     "one_cycle_lr moves initial_lr": (
         "sequential_lr",
         [DECAY, ("one_cycle_lr", dict(max_lr=1.0, total_steps=50)), DECAY],
