@@ -50,8 +50,6 @@ def cosine_annealing_lr(base_lr: float, T_max: int, eta_min: float = 0.0) -> Sch
         t = now.last_epoch
         if now.is_initial:
             return now.lr
-        if now.step_count == 1 and t > 0:
-            return closed_form(now)
         if (t - 1 - T_max) % (2 * T_max) == 0:  # one step past the minimum: no ratio there
             return now.lr + (now.base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
         here, before = (1 + math.cos(math.pi * s / T_max) for s in (t, t - 1))
