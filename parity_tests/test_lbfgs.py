@@ -227,9 +227,9 @@ class Tally:
                         break
                 self.floors += 1
                 self.noise += bool(floor > NOISE * largest[i])
-                self.ratio = max(self.ratio, error[i] / floor)
                 message = f"{error[i]:.3g} of {largest[i]:.3g}, floor {floor:.3g}"
                 assert error[i] <= FLOOR_FACTOR * floor, f"{what}: {name}[{i}]: {message}"
+                self.ratio = max(self.ratio, error[i] / floor)
 
 
 def change(moved: np.ndarray, rows: np.ndarray, i: int) -> float:
@@ -328,7 +328,9 @@ def test_reaches_the_minimum_of_rosenbrock(options, x64):
     np.testing.assert_allclose(params["x"], 1.0, rtol=1e-7)
 
 
-@pytest.mark.parametrize("options", [{}, WOLFE], ids=["fixed", "searched"])
+@pytest.mark.parametrize(
+    "options", [{"max_iter": 1}, {}, WOLFE], ids=["once", "fixed", "searched"]
+)
 def test_nan_goes_where_torch_takes_it(options, x64):
     """No comparison with NaN ends a step, neither there nor here."""
     nan = {"x": np.array([np.nan, 1.0])}
@@ -357,6 +359,10 @@ def wave(x, a):
     """Functions of one number, bounded below, with one valley or many."""
     sin = torch.sin if torch.is_tensor(x) else jnp.sin
     return a[0] * x + a[1] * x**2 + a[2] ** 2 * x**4 + a[3] * sin(a[4] * x)
+
+
+def wave_slope(x, a):
+    return float(jax.grad(wave)(jnp.asarray(x), a))
 
 
 def torch_search(a, x, t, max_ls) -> np.ndarray:
@@ -410,6 +416,29 @@ def test_line_search_alone(x64):
         noise += bool(np.any(floor > NOISE * np.abs(right)))
     assert min(evaluations) == 1 and max(evaluations) > 10
     assert noise < 10
+
+
+def test_of_two_equal_losses_the_first_wins(x64):
+    """From 1 to -1 on a parabola, with no evaluation left: PyTorch stays."""
+
+    def parabola(p):
+        return (p["x"] ** 2).sum()
+
+    options = {"lr": 2.0, "max_eval": 1} | WOLFE
+    side, tx = Torch({"x": np.ones(1)}, options, parabola), lbfgs(**options)
+    side.step()
+    params = {"x": jnp.ones(1)}
+    params, state = compiled(tx, parabola)(params, tx.init(params))
+    assert side.p["x"].item() == float(params["x"][0]) == 1.0
+    assert float(side.state["t"]) == float(state.t) == 0.0
+
+
+def test_the_second_trial_may_be_higher_than_the_first(x64):
+    """PyTorch compares with the trial before from the third on; the book from the second."""
+    a, x, t = np.array([-0.8, 0.64, 0.1, -0.6, 2.53]), 2.3, 0.45
+    right = torch_search(a, x, t, 20)
+    np.testing.assert_allclose(jax_search(a, jnp.asarray(x), jnp.asarray(t), 20), right, 1e-10)
+    assert right[-1] == 2 and right[1] > wave(x - t * wave_slope(x, a), a)
 
 
 @pytest.mark.parametrize("options", [{}, WOLFE], ids=["fixed", "searched"])
