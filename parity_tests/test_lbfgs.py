@@ -588,3 +588,30 @@ def test_parameters_that_cannot_be_trained():
         lbfgs().init({"x": jnp.ones(2, int)})
     with pytest.raises(ValueError, match="no leaves"):
         lbfgs().init({})
+
+
+@pytest.mark.parametrize("name", ["instep", "optax"])
+def test_the_fused_step_gives_the_closure(name, x64):
+    """One step is one .step(closure) of PyTorch; optax's line search finds its value_fn."""
+    p = {n: torch.tensor(v, requires_grad=True) for n, v in start().items()}
+    optimizer = torch.optim.LBFGS(p.values(), line_search_fn="strong_wolfe", max_iter=3)
+    x, y = batch()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch_loss(p)
+        loss.backward()
+        return loss
+
+    tx = instep.optim.lbfgs(line_search_fn="strong_wolfe", max_iter=3)
+    tx = tx if name == "instep" else optax.lbfgs()
+    step = instep.make_train_step(lambda params, batch: jax_loss(params), tx)
+    state = instep.init_state(jax.tree.map(jnp.asarray, start()), tx)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers
+        state, first = step(state, (x, y))
+        state, second = step(state, (x, y))
+    assert step._cache_size() == 1
+    assert second.loss < first.loss
+    if name == "instep":
+        theirs = [optimizer.step(closure).item() for _ in range(2)]
+        assert_in_step(np.array(theirs), np.array([first.loss, second.loss]))

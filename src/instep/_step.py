@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
-from ._accumulate import backward, mean, zero_grad
-from ._clip import clip_grad_norm as _clip_grad_norm, clip_grad_value as _clip_grad_value
+from ._evaluate import StepOptions, evaluate
 from ._loss_fn import LossFn, canonical
 from ._precision import at_precision
-from ._scaler import GradScaler
 from ._select import Selector
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
-from ._trees import check_like, named_leaves
-from ._update import hold, update
+from ._trees import check_like
+from ._update import Closure, hold, update
 
 
 TrainStep = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """The options of ``make_train_step``, as one record."""
-
-    accumulate: int = 1
-    clip_grad_norm: float | None = None
-    clip_grad_value: float | None = None
-    matmul_precision: str | None = None
-    trainable: Selector | None = None
 
 
 def step(
@@ -41,6 +26,7 @@ def step(
     acc: Accumulator,
     buffers: PyTree = None,
     found_inf: jax.Array | None = None,
+    closure: Closure | None = None,
 ) -> TrainState:
     """Apply the accumulated gradients, as they are.
 
@@ -55,6 +41,8 @@ def step(
       found_inf: from ``scaler.unscale``. Where it is true the step is skipped: parameters
         and optimizer state hold, while schedules, buffers and ``state.step`` go on, as in a
         PyTorch loop. None never skips.
+      closure: ``params -> (loss, grads)``, for a ``tx`` that evaluates the loss at other
+        parameters too: ``instep.optim.lbfgs``, the line searches of optax.
 
     Raises:
       ValueError: the gradients do not match ``state.params``; or a leaf has no gradient,
@@ -64,7 +52,7 @@ def step(
     grads = jax.tree.map(
         lambda p, g: None if g is None else g.astype(p.dtype), state.params, acc.grads
     )
-    params, opt_state = update(tx, grads, state.params, state.opt_state)
+    params, opt_state = update(tx, grads, state.params, state.opt_state, acc.loss, closure)
     if found_inf is not None:
         params = hold(found_inf, state.params, params)
         opt_state = hold(found_inf, state.opt_state, opt_state)
@@ -107,7 +95,9 @@ def make_train_step(
     Args:
       loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
         floating scalar or a ``Loss``.
-      tx: an ``optax.GradientTransformation``; schedules live inside it.
+      tx: an ``optax.GradientTransformation``; schedules live inside it. One that evaluates
+        the loss again, ``instep.optim.lbfgs``, does so on the same batch; the buffers are
+        those after the first evaluation.
       accumulate: microbatches per optimizer step, k. With k > 1 every leaf of the batch has
         shape ``(k, b, ...)``: see ``split`` and ``stack``. Buffers pass through the
         microbatches in order.
@@ -156,82 +146,28 @@ def make_observed_step(
         raise ValueError(f"accumulate must be at least 1; got {options.accumulate}.")
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
-        total, buffers, aux = _backward_window(loss_fn, state, batch, options)
-        acc, scaler, skipped = total, state.scaler, None
-        if scaler is not None:
-            acc, skipped = _unscaled(scaler, total, options.accumulate)
-            scaler = scaler.update(skipped)
-        acc = mean(acc)
-        grads, norm = acc.grads, None
-        if options.clip_grad_norm is not None:
-            grads, norm = _clip_grad_norm(grads, options.clip_grad_norm)
-        if options.clip_grad_value is not None:
-            grads = _clip_grad_value(grads, options.clip_grad_value)
-        state = step(tx, state, replace(acc, grads=grads), buffers, skipped)
-        state = replace(state, scaler=scaler)
+        def closure(params: PyTree) -> tuple[jax.Array, PyTree]:
+            again = evaluate(loss_fn, replace(state, params=params), batch, options)
+            return again.acc.loss, again.clipped_grads
 
-        metrics = Metrics(acc.loss, total.weight, norm, aux, skipped)
+        seen = evaluate(loss_fn, state, batch, options)
+        acc = replace(seen.acc, grads=seen.clipped_grads)
+        state = step(tx, state, acc, seen.buffers, seen.found_inf, closure)
+        state = replace(state, scaler=seen.scaler)
+
+        metrics = Metrics(acc.loss, seen.weight, seen.grad_norm, seen.aux, seen.found_inf)
+        clips = seen.clipped_grads is not seen.acc.grads
         view = View(
             loss=acc.loss,
             params=state.params,
             buffers=state.buffers,
             opt_state=state.opt_state,
-            grads=acc.grads,
-            clipped_grads=None if grads is acc.grads else grads,
-            grad_norm=norm,
-            scaler=scaler,
-            skipped=skipped,
+            grads=seen.acc.grads,
+            clipped_grads=seen.clipped_grads if clips else None,
+            grad_norm=seen.grad_norm,
+            scaler=seen.scaler,
+            skipped=seen.found_inf,
         )
         return state, metrics, view
 
     return at_precision(train_step, options.matmul_precision)
-
-
-def _backward_window(
-    loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions
-) -> tuple[Accumulator, PyTree, PyTree]:
-    """zero_grad, then k times (forward, loss, backward), the buffers passed on in order."""
-
-    k = options.accumulate
-    scale = None if state.scaler is None else state.scaler.scale / k
-
-    def forward_loss_backward(carry, inputs):
-        acc, buffers = carry
-        index, microbatch = inputs
-        rng = _microbatch_rng(state, index)
-        acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng, scale=scale)
-        return (acc, out.buffers), out.metrics
-
-    carry = zero_grad(state.params, options.trainable), state.buffers
-    if k == 1:
-        (acc, buffers), aux = forward_loss_backward(carry, (0, batch))
-    else:
-        _check_leading_axis(batch, k)
-        inputs = jnp.arange(k), batch
-        (acc, buffers), aux = jax.lax.scan(forward_loss_backward, carry, inputs)
-    return acc, buffers, aux
-
-
-def _unscaled(scaler: GradScaler, total: Accumulator, k: int) -> tuple[Accumulator, jax.Array]:
-    """Undo the scale; of the ``/ k`` in it, loss and weight get their share."""
-    grads, found_inf = scaler.unscale(total.grads)
-    acc = replace(total, grads=grads, loss=total.loss / k, weight=total.weight / k)
-    return acc, found_inf
-
-
-def _microbatch_rng(state: TrainState, index) -> jax.Array | None:
-    """A function of (root key, step, index) alone, so that a resumed run draws the same."""
-    if state.rng is None:
-        return None
-    return jax.random.fold_in(jax.random.fold_in(state.rng, state.step), index)
-
-
-def _check_leading_axis(batch: PyTree, accumulate: int) -> None:
-    shapes = {name: np.shape(leaf) for name, leaf in named_leaves(batch).items()}
-    wrong = {name: s for name, s in shapes.items() if s[:1] != (accumulate,)}
-    if wrong or not shapes:
-        raise ValueError(
-            f"with {accumulate=} every leaf of the batch has shape ({accumulate}, b, ...); "
-            f"found {wrong or 'no leaves'}. Make it with instep.split(batch, {accumulate}) "
-            f"or instep.stack(microbatches)."
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,19 +14,34 @@ from ._trees import named_leaves
 from .optim import Hyperparams
 
 
+Closure = Callable[[PyTree], tuple[jax.Array, PyTree]]  # params -> (loss, grads)
+
+
 def update(
-    tx: optax.GradientTransformation, grads: PyTree, params: PyTree, opt_state: PyTree
+    tx: optax.GradientTransformation,
+    grads: PyTree,
+    params: PyTree,
+    opt_state: PyTree,
+    loss: jax.Array,
+    closure: Closure | None,
 ) -> tuple[PyTree, PyTree]:
     """``tx.update`` and ``optax.apply_updates``; a parameter without a gradient stays.
+
+    A ``tx`` with extra arguments is given those of ``instep.optim.lbfgs`` (``value`` and
+    ``closure``) and of the line searches of optax (``value``, ``grad`` and ``value_fn``).
 
     Raises:
       ValueError: there is such a parameter, and ``tx`` cannot pass over it.
     """
     present = named_leaves(grads)
     frozen = [name for name in named_leaves(params) if name not in present]
+    extra: dict[str, Any] = {"value": loss, "grad": grads}
+    if closure is not None:
+        extra |= {"closure": closure, "value_fn": lambda params: closure(params)[0]}
     cause = None
     try:
-        updates, new = tx.update(grads, opt_state, params)
+        takes = isinstance(tx, optax.GradientTransformationExtraArgs)
+        updates, new = tx.update(grads, opt_state, params, **extra if takes else {})
         if not frozen or jax.tree.structure(new) == jax.tree.structure(opt_state):
             return _applied(params, updates), new
     except (ValueError, TypeError, AttributeError) as error:
