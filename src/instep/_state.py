@@ -79,6 +79,20 @@ class Metrics:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Hyperparams:
+    """The counterpart of ``optimizer.param_groups[i]["lr"]`` and of the scheduler's clock.
+
+    ``values["lr"]`` is what the next update uses; after each update a scheduled value
+    becomes ``schedule(count)``. The count is the scheduler's own: a step that a gradient
+    scaler skips advances it while every parameter's ``step`` holds.
+    """
+
+    count: jax.Array  # shape=(), int32: updates so far
+    values: dict[str, jax.Array]  # each shape=(), float64 under x64, else float32
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class View:
     """What one optimizer step lets an observer see, stage by stage. None: not visible."""
 

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._state import PyTree
+from ._state import Hyperparams, PyTree
 from ._trees import named_leaves
-from .optim import Hyperparams
 
 
 Closure = Callable[[PyTree], tuple[jax.Array, PyTree]]  # params -> (loss, grads)
@@ -37,7 +36,9 @@ def update(
     frozen = [name for name in named_leaves(params) if name not in present]
     extra: dict[str, Any] = {"value": loss, "grad": grads}
     if closure is not None:
-        extra |= {"closure": closure, "value_fn": lambda params: closure(params)[0]}
+        # optax hands on to value_fn what it does not know, and insists that it is taken.
+        value_fn = lambda params, closure=closure: closure(params)[0]  # noqa: E731
+        extra |= {"closure": closure, "value_fn": value_fn}
     cause = None
     try:
         takes = isinstance(tx, optax.GradientTransformationExtraArgs)

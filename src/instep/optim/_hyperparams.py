@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .._state import PyTree
+from .._state import Hyperparams, PyTree
 
 
 Schedule = Callable[[Any], Any]
@@ -19,20 +19,6 @@ Hyperparam = float | jax.Array | np.ndarray | Schedule
 
 # Data also when given as a number. Not beta1: of float32(0.9), 1 - beta1 has lost two digits.
 ALWAYS_DATA = ("lr", "momentum")
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Hyperparams:
-    """The counterpart of ``optimizer.param_groups[i]["lr"]`` and of the scheduler's clock.
-
-    ``values["lr"]`` is what the next update uses; after each update a scheduled value
-    becomes ``schedule(count)``. The count is the scheduler's own: a step that a gradient
-    scaler skips advances it while every parameter's ``step`` holds.
-    """
-
-    count: jax.Array  # shape=(), int32: updates so far
-    values: dict[str, jax.Array]  # each shape=(), float64 under x64, else float32
 
 
 def fixed(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
