@@ -18,6 +18,10 @@ import instep
 from conftest import array, assert_bitwise, assert_in_step
 from instep import bridge, parity
 from instep._loop import initial_state, train_step
+from instep.parity import Leaf, Status
+from instep.parity._judge import Ledger
+from instep.parity._leaf import FOUND_INF
+from instep.parity._records import Plan
 
 
 INF = float("inf")
@@ -71,11 +75,12 @@ def test_trace_to_the_bit(flags, options, enabled):
         assert update._cache_size() <= 2  # NumPy numbers at first
 
 
-@pytest.mark.parametrize("scale", [2.0**16, 3.0, 1e-3, 2.0**-140, 0.0])
+@pytest.mark.parametrize("scale", [2.0**127, 2.0**16, 3.0, 1e-3, 2.0**-140, 0.0])
 @pytest.mark.parametrize("bad", [None, INF, -INF, float("nan")])
 def test_unscale_to_the_bit(scale, bad):
     rng = np.random.default_rng(0)
-    grads = {"w": rng.normal(size=(3, 4)).astype("f"), "b": rng.normal(size=5).astype("f")}
+    grads = {"w": rng.uniform(0.1, 1.0, (3, 4)), "b": -rng.uniform(0.1, 1.0, 5)}
+    grads = {name: (g * max(scale, 1.0)).astype("f") for name, g in grads.items()}
     if bad is not None:
         grads["w"][1, 2] = bad
     p = {name: nn.Parameter(torch.zeros(g.shape)) for name, g in grads.items()}
@@ -421,7 +426,7 @@ def view(state, seen):
     )
 
 
-def pair(accumulate=1, steps=8, by_hand=None, tx=None, **jax_options):
+def pair(accumulate=1, steps=8, by_hand=None, init_scale=2.0**16, **jax_options):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -441,7 +446,7 @@ def pair(accumulate=1, steps=8, by_hand=None, tx=None, **jax_options):
         y = x @ params["kernel"] + params["bias"]
         return (y**2).mean() + jnp.sqrt(((y * flag) ** 2).sum())
 
-    options = {"growth_interval": INTERVAL}
+    options = {"init_scale": init_scale, "growth_interval": INTERVAL}
     loop = instep.TorchLoop(
         model, of_torch, optimizer, batches, scheduler, clip_grad_norm=0.5,
         accumulate=accumulate, scaler=torch.amp.GradScaler("cpu", **options),
@@ -463,7 +468,7 @@ def pair(accumulate=1, steps=8, by_hand=None, tx=None, **jax_options):
     return instep.Pair(loop, half, [bridge.linear("")])
 
 
-def status(report, walk=0):
+def statuses(report, walk=0):
     return {(*row.leaf,): row.status for row in report.walks[walk].rows}
 
 
@@ -474,10 +479,10 @@ def test_a_pair_with_scalers_is_in_step(options, tmp_path):
     report = parity.run(pair(**options), steps=8, precisions=["float32"])
     assert report.in_step and report.coverage.complete, report
     for walk in range(3):
-        found = status(report, walk)
+        found = statuses(report, walk)
         for name in ("scale", "growth_tracker", "found_inf"):
-            assert found["scaler", name] == parity.Status.IN_STEP
-        assert found["gradient", "weight"] == parity.Status.PARTLY  # all steps but OVERFLOW
+            assert found["scaler", name] == Status.IN_STEP
+        assert found["gradient", "weight"] == Status.PARTLY  # all steps but OVERFLOW
     schema = Path(parity.__file__).parent / "report.schema.json"
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     jsonschema.validate(data, json.loads(schema.read_text()))
@@ -485,11 +490,53 @@ def test_a_pair_with_scalers_is_in_step(options, tmp_path):
     report.to_html(tmp_path / "report.html")
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # of a skipped 1st
+def test_what_overflows_in_float32_alone_is_judged_by_torchs_own_step():
+    shown = pair(init_scale=2.0**127)
+    shown = replace(
+        shown,
+        torch=replace(shown.torch, loss_fn=lambda model, b: (model(10 * b[0]) ** 2).mean()),
+        jax=replace(
+            shown.jax,
+            loss_fn=lambda p, b: ((10 * b[0] @ p["kernel"] + p["bias"]) ** 2).mean(),
+        ),
+    )
+    report = parity.run(shown, steps=8, precisions=["float32"])
+    assert report.in_step, report
+    skips = [
+        [int(m.scale) for m in row.measurements]
+        for walk in report.walks
+        for row in walk.rows
+        if row.leaf.name == "found_inf"
+    ]
+    assert skips[:2] == [[0] * 8] * 2
+    assert skips[2][0] == 1 and skips[2][-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "found_inf", "status"),
+    [
+        (Plan("float64"), 1.0, Status.DIVERGED),
+        (Plan("float32", synced=True), 1.0, Status.NOT_FINITE),
+        (Plan("float32", synced=True), 0.0, Status.DIVERGED),
+    ],
+)
+def test_which_numbers_overflow_is_rounding_but_that_they_do_is_not(plan, found_inf, status):
+    leaf, ledger = Leaf("gradient", "w"), Ledger(plan)
+    torchs = {FOUND_INF: np.float32(1.0), leaf: np.array([INF, 1.0], "f")}
+    jaxs = {FOUND_INF: np.float32(found_inf), leaf: np.array([INF, INF], "f")}
+    ledger.judge(1, torchs, [torchs], jaxs)
+    assert ledger.measurements[leaf][0].status is status
+    assert ledger.measurements[FOUND_INF][0].status is (
+        Status.IN_STEP if found_inf else Status.DIVERGED
+    )
+
+
 def test_a_scale_that_never_moves_is_said_to_be_idle():
     report = parity.run(pair(), steps=2)
-    assert status(report)["scaler", "scale"] == parity.Status.IDLE
-    assert status(report)["scaler", "found_inf"] == parity.Status.IDLE
-    assert status(report)["scaler", "growth_tracker"] == parity.Status.IN_STEP
+    assert statuses(report)["scaler", "scale"] == Status.IDLE
+    assert statuses(report)["scaler", "found_inf"] == Status.IDLE
+    assert statuses(report)["scaler", "growth_tracker"] == Status.IN_STEP
 
 
 def test_the_users_scaler_is_left_as_it_is():

@@ -105,11 +105,12 @@ class GradScaler:
                 f"is lost before it is unscaled. instep.backward accumulates in float32; "
                 f"keep the parameters in float32 and cast inside loss_fn, or pass acc.grads."
             )
-        inverse = scaler_inverse(self.scale)
+        shift, inverse = scaler_inverse(self.scale)
 
         def times_inverse(g):
             dtype = wide(g.dtype)
-            return (g.astype(dtype) * inverse.astype(dtype)).astype(g.dtype)
+            shifted = g.astype(dtype) * shift.astype(dtype)
+            return (shifted * inverse.astype(dtype)).astype(g.dtype)
 
         finite = [jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]
         found_inf = ~jnp.stack(finite).all() if finite else jnp.zeros((), bool)
@@ -138,7 +139,10 @@ class GradScaler:
 
 @jax.jit
 def scaler_inverse(scale):
-    return 1.0 / jnp.asarray(scale, jnp.float32)
+    """Two factors of 1 / scale, because that of 2**127 alone is flushed to zero by XLA."""
+    scale = jnp.asarray(scale, jnp.float32)
+    shift = jnp.where(scale > 2.0**126, jnp.float32(0.25), jnp.float32(1.0))
+    return shift, 1.0 / (scale * shift)
 
 
 @jax.jit

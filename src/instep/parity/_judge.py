@@ -13,6 +13,9 @@ from ._records import FREE, Measurement, Plan, Status
 from ._tolerance import FLOOR_FACTOR, JUMP, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
 
+GRADIENTS = ("gradient", "gradient norm", "clipped gradient")
+
+
 @dataclass
 class Ledger:
     """All measurements of a walk, by leaf, and the leaves that only one side shows."""
@@ -68,6 +71,10 @@ class Ledger:
                 m = measure(step, value, jax[leaf], floor, largest)
             if leaf in noise and m.judged and m.error <= max(m.floor, m.bound) / NOISE:
                 m = replace(m, status=Status.NOISE)
+            if leaf.kind in GRADIENTS and step in self.skipped and self.plan.rounding:
+                # Rounding decides which numbers overflow; whether any did is judged alone.
+                skips = bool(jax.get(FOUND_INF, 0))
+                m = replace(m, status=Status.NOT_FINITE) if skips else m
             self.measurements.setdefault(leaf, []).append(m)
 
     def beyond(self, step: int, kinds: Collection[str] = STAGE) -> list[Leaf]:

@@ -34,8 +34,8 @@ def run(
     each step from where PyTorch stands: is each step by itself the same? In lower precision,
     each step from where PyTorch stands: does JAX round no worse than PyTorch does?
     Compared at every step: the loss, every gradient before and after clipping, its norm,
-    every optimizer state, update, parameter and buffer, and the learning rate. The losses of
-    both loops running freely in float32 are recorded, not judged.
+    every optimizer state, update, parameter and buffer, the learning rate and the scaler. The
+    losses of both loops running freely in float32 are recorded, not judged.
 
     Args:
       pair: its model, optimizer, scheduler and arrays are left as they are, and so are

@@ -43,6 +43,11 @@ What is noise in float64 is noise here, and so is everything that the optimizer 
 gradient that is. A leaf whose bound exceeds its own RMS would pass if it were all zeros (the
 update of a bfloat16 parameter can be less than half of its ulp); within the bound it is listed
 as noise too, and beyond it has diverged like any other.
+
+**A step that a gradient scaler skips.** Its gradients are infinite or NaN, in float64 at the
+same places on both sides. In lower precision rounding decides which numbers overflow, and only
+whether any did is judged; where PyTorch's own step overflows and the one in float64 does not,
+JAX is held against the former. The scale and its tracker are float32 and int32 in every walk.
 """
 
 RELATIVE = 1e-12
