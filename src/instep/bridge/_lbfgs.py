@@ -61,6 +61,8 @@ def lbfgs_to_torch(state: LBFGSState, where: Places) -> dict[str, Any]:
 
     made: dict[str, Any] = {name: flat(getattr(state, name)) for name in VECTORS}
     made |= {name: float(getattr(state, name)) for name in NUMBERS}
+    if n:  # before, it is the number 1
+        made["H_diag"] = torch.tensor(made["H_diag"]).to(like)
     for name in HISTORIES:
         history = getattr(state, name)
         made[name] = [flat(jax.tree.map(lambda x, i=i: x[i], history)) for i in range(n)]

@@ -32,7 +32,7 @@ def read_torch_slots(optimizer: torch.optim.Optimizer, where: Places) -> Slots:
     for link in where.links:
         tensors = [named.get(name) for name in link.torch]
         states = [{} if p is None else _arrays(optimizer.state.get(p, {})) for p in tensors]
-        names = {slot for state in states for slot in state}
+        names = dict.fromkeys(slot for state in states for slot in state)
         partial = sorted(slot for slot in names if not all(slot in s for s in states))
         if partial:
             raise ValueError(

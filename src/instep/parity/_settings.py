@@ -12,14 +12,6 @@ from ..bridge._torch_loop import TorchLoop
 from ._lift import LiftTorch
 
 
-_FLAGS = [
-    (torch.backends.cuda.matmul, "allow_tf32", False),
-    (torch.backends.cudnn, "allow_tf32", False),
-    (torch.backends.cudnn, "deterministic", True),
-    (torch.backends.cudnn, "benchmark", False),
-]
-
-
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
     """The surroundings of a step in ``dtype``.
@@ -30,13 +22,15 @@ def precision(dtype: str) -> Iterator[None]:
     is deterministic.
     """
     double = dtype == "float64"
-    default = torch.get_default_dtype()
-    kept = [(module, name, getattr(module, name)) for module, name, _ in _FLAGS]
+    cudnn = torch.backends.cudnn
+    default, tf32 = torch.get_default_dtype(), torch.backends.cuda.matmul.allow_tf32
     torch.set_default_dtype(torch.float64 if double else torch.float32)
+    torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        for module, name, value in _FLAGS:
-            setattr(module, name, value)
         with ExitStack() as stack:
+            stack.enter_context(
+                cudnn.flags(cudnn.enabled, deterministic=True, allow_tf32=False)
+            )
             stack.enter_context(torch.enable_grad())
             stack.enter_context(jax.enable_x64(double))
             stack.enter_context(jax.default_matmul_precision("highest"))
@@ -45,8 +39,7 @@ def precision(dtype: str) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(default)
-        for module, name, value in kept:
-            setattr(module, name, value)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 def random_state() -> list[torch.Tensor]:

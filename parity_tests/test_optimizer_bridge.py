@@ -1,0 +1,377 @@
+"""Optimizers, schedulers and scalers across the bridge: to the bit, by name, or an error."""
+
+import copy
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+import instep
+from conftest import assert_in_step
+from instep import bridge
+from optimizers import batch, jax_loss, optim_db, start, torch_loss
+from test_handover import SCHEDULERS, assert_same_state, parameters, torch_leg
+
+
+NAMES = [info.optim_cls.__name__ for info in optim_db]
+
+
+def three_steps(name, **options):
+    p = parameters(name)
+    optimizer = getattr(torch.optim, name)(list(p.items()), lr=0.01, **options)
+    torch_leg(p, optimizer, None, range(3))
+    return optimizer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_and_back_is_the_same_state(name, x64):
+    """The state_dict that comes back is the one that went, to the bit."""
+    optimizer = three_steps(name)
+    _, opt_state = bridge.optimizer_from_torch(optimizer)
+    back = bridge.optimizer_state_dict(opt_state, optimizer)
+    state = optimizer.state_dict()
+    if name == "LBFGS":
+        state["state"][0].pop("al")  # scratch: written before it is read
+    assert_same_state(state, back)
+    for number, slots in back["state"].items():
+        for slot, value in slots.items():
+            if torch.is_tensor(value):
+                assert torch.equal(value, torch.as_tensor(state["state"][number][slot])), slot
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_before_the_first_step_there_is_no_state(name, x64):
+    p = parameters(name)
+    optimizer = getattr(torch.optim, name)(list(p.items()), lr=0.01)
+    _, opt_state = bridge.optimizer_from_torch(optimizer)
+    back = bridge.optimizer_state_dict(opt_state, optimizer)
+    assert back["state"].keys() == optimizer.state_dict()["state"].keys()
+    assert bool(back["state"]) == (name == "Adagrad")
+
+
+def test_float32_leaves_the_rates_of_the_groups_alone():
+    """0.01 is not a float32; what only its dtype has rounded has not changed."""
+    p = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(p.parameters(), lr=0.01, betas=(0.8, 0.95))
+    _, opt_state = bridge.optimizer_from_torch(optimizer, p)
+    bridge.optimizer_to_torch(opt_state, optimizer, p)
+    assert optimizer.param_groups[0]["lr"] == 0.01
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.95)
+    opt_state = instep.optim.set_hyperparams(opt_state, lr=0.5)
+    bridge.optimizer_to_torch(opt_state, optimizer, p)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_flags_without_a_meaning_and_a_tensor_lr(x64):
+    p = parameters("Adam")
+    lr = torch.tensor(0.01)
+    optimizer = torch.optim.Adam(p.values(), lr=lr, foreach=False, amsgrad=True)
+    torch_leg(p, optimizer, None, range(3))
+    _, opt_state = bridge.optimizer_from_torch(optimizer)
+    assert float(instep.optim.hyperparams(opt_state)["lr"]) == lr.item()
+    opt_state = instep.optim.set_hyperparams(opt_state, lr=0.5)
+    bridge.optimizer_to_torch(opt_state, optimizer)
+    assert optimizer.param_groups[0]["lr"] is not lr
+    assert optimizer.param_groups[0]["lr"].item() == 0.5
+    assert optimizer.param_groups[0]["foreach"] is False
+
+
+def test_what_the_optimizer_does_not_train_is_left_alone():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model[1].parameters(), lr=0.5)
+    tx, opt_state = bridge.optimizer_from_torch(optimizer, model)
+    params = {n: jnp.zeros(p.shape) for n, p in model.named_parameters()}
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), opt_state, params)
+    assert not any(updates[n].any() for n in ("0.weight", "0.bias"))
+    assert all((updates[n] == -0.5).all() for n in ("1.weight", "1.bias"))
+
+
+def test_a_scaler_with_a_skipped_step_in_the_middle(x64):
+    """10 steps in PyTorch, 10 in JAX with an overflow at 15, 10 in PyTorch."""
+    bad = 15
+
+    def fresh():
+        p = parameters("Adam")
+        optimizer = torch.optim.Adam(p.values(), lr=0.01, weight_decay=0.1)
+        scheduler = lr_scheduler.StepLR(optimizer, 4, 0.5)
+        return p, optimizer, scheduler, torch.amp.GradScaler("cpu", growth_interval=7)
+
+    def leg(p, optimizer, scheduler, scaler, steps):
+        for step in steps:
+            optimizer.zero_grad()
+            loss = torch_loss(p, *batch(step)) * (torch.inf if step == bad else 1.0)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+
+    p, optimizer, scheduler, scaler = fresh()
+    leg(p, optimizer, scheduler, scaler, range(30))
+
+    q, *others = fresh()
+    leg(q, *others, range(10))
+    tx, opt_state = bridge.optimizer_from_torch(others[0], scheduler=others[1])
+    numbers = {str(i): jnp.asarray(v.detach().numpy()) for i, v in enumerate(q.values())}
+    state = instep.init_state(numbers, tx, scaler=bridge.scaler_from_torch(others[2]))
+    state = replace(state, opt_state=opt_state)
+
+    def loss_fn(params, batch):
+        x, y, factor = batch
+        return jax_loss(dict(zip(q, params.values(), strict=True)), x, y) * factor
+
+    train_step = instep.make_train_step(loss_fn, tx)
+    skipped = []
+    for step in range(10, 20):
+        factor = np.inf if step == bad else 1.0
+        state, metrics = train_step(state, (*batch(step), np.float64(factor)))
+        skipped += [step] if metrics.skipped else []
+    assert skipped == [bad]
+    with torch.no_grad():
+        for tensor, array in zip(q.values(), state.params.values(), strict=True):
+            tensor.copy_(bridge.array_to_tensor(array))
+    bridge.optimizer_to_torch(state.opt_state, others[0], scheduler=others[1])
+    bridge.scaler_to_torch(state.scaler, others[2])
+    leg(q, *others, range(20, 30))
+
+    for n in p:
+        assert_in_step(p[n], q[n].detach().numpy(), n)
+    assert_same_state(optimizer.state_dict(), others[0].state_dict())
+    assert scaler.state_dict() == others[2].state_dict()
+    assert scheduler.last_epoch == others[1].last_epoch == 30
+    assert int(others[0].state[q["matrix"]]["step"]) == 29
+
+
+CLASSES = {
+    "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 1.0 / (1.0 + epoch)),
+    "step": lambda o: lr_scheduler.StepLR(o, 3),
+    "multi step": lambda o: lr_scheduler.MultiStepLR(o, [2, 5, 5]),
+    "constant": lambda o: lr_scheduler.ConstantLR(o, 0.25, 6),
+    "linear": lambda o: lr_scheduler.LinearLR(o, 0.1, 0.5, 9),
+    "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 30, 2.0),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 9, 0.01),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2, 0.01),
+    "one cycle": lambda o: lr_scheduler.OneCycleLR(o, 0.2, 25, pct_start=0.4, three_phase=True),
+    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, 3, 5, mode="triangular2"),
+    "swa": lambda o: torch.optim.swa_utils.SWALR(o, 0.02, 8),
+    **{name: make for name, make in SCHEDULERS.items() if make},
+    "multiplicative": lambda o: lr_scheduler.MultiplicativeLR(o, lambda epoch: 0.9),
+}
+TABLES = ("lambda", "chained", "multiplicative")  # a Python integer is promoted strictly here
+
+
+def stepped(name, steps, lr=0.1):
+    p = [torch.zeros(1, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    groups = [{"params": p[:1]}, {"params": p[1:], "lr": lr / 2}]
+    optimizer = torch.optim.SGD(groups, lr, momentum=0.9)
+    scheduler = CLASSES[name](optimizer)
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+    return optimizer, scheduler
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_goes_on_from_where_it_stands(name, every, x64):
+    optimizer, scheduler = stepped(name, 4)
+    total = 20 if name in TABLES else None
+    made = bridge.schedules_from_torch(scheduler, total, every=every)
+    cycles = name in ("one cycle", "cyclic")
+    assert [s.momentum is not None for s in made] == [cycles] * 2
+    for count in range(4, 20):
+        for group, schedule in zip(optimizer.param_groups, made, strict=True):
+            for late in range(every):
+                rate = schedule(count * every + late)
+                assert_in_step(np.array(group["lr"]), np.asarray(rate), at_least=0.1)
+            if cycles:
+                momentum = schedule.momentum(count * every)
+                assert_in_step(np.array(group["momentum"]), np.asarray(momentum))
+        optimizer.step()
+        scheduler.step()
+
+
+class Halved(lr_scheduler.LRScheduler):
+    """Somebody's own scheduler."""
+
+    def get_lr(self):
+        return [
+            group["lr"] * (0.5 if self.last_epoch % 3 == 2 else 1.0) for group in self.groups
+        ]
+
+    @property
+    def groups(self):
+        return self.optimizer.param_groups
+
+
+def test_a_rate_edited_by_hand_and_a_class_of_ones_own_are_tabulated(x64):
+    optimizer, scheduler = stepped("exponential", 4)
+    optimizer.param_groups[0]["lr"] = 0.7
+    with pytest.raises(ValueError, match=r"no closed form.*total_steps.*has taken 4"):
+        bridge.schedules_from_torch(scheduler)
+    first, _ = bridge.schedules_from_torch(scheduler, 6)
+    assert_in_step(np.array(0.7 * 0.9**2), np.asarray(first(6)))
+    with pytest.raises(ValueError, match="count=7 is outside"):
+        first(7)
+    assert np.isnan(jax.jit(first)(7))
+    own = Halved(torch.optim.SGD([torch.zeros(1)], 0.1))
+    (schedule,) = bridge.schedules_from_torch(own, 5)
+    assert [float(schedule(i)) for i in range(6)] == [0.1, 0.1, 0.05, 0.05, 0.05, 0.025]
+    assert own.last_epoch == 0
+
+
+def test_a_lambda_that_can_be_traced_needs_no_table():
+    _, scheduler = stepped("lambda", 4)
+    first, second = bridge.schedules_from_torch(scheduler)
+    assert float(first(9)) == pytest.approx(0.01, rel=float(np.finfo(np.float32).eps))
+    assert float(second(9)) == pytest.approx(0.005, rel=float(np.finfo(np.float32).eps))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_plateau_both_ways(groups, x64):
+    p = [torch.zeros(1, requires_grad=True) for _ in range(groups)]
+    optimizer = torch.optim.SGD([{"params": [x], "lr": 0.1 * (i + 1)} for i, x in enumerate(p)])
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=1, cooldown=1, min_lr=0.001)
+    metrics = [1.0, 1.0, 1.0, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
+    other_optimizer, other = copy.deepcopy((optimizer, scheduler))
+    for metric in metrics:
+        scheduler.step(metric)
+    for metric in metrics[:4]:
+        other.step(metric)
+    plateau, state = bridge.plateau_from_torch(other)
+    for metric in metrics[4:8]:
+        state = plateau.update(state, metric)
+    bridge.plateau_to_torch(state, other)
+    for metric in metrics[8:]:
+        other.step(metric)
+    rates = [[g["lr"] for g in o.param_groups] for o in (optimizer, other_optimizer)]
+    assert_in_step(np.array(rates[0]), np.array(rates[1]))
+    assert scheduler.best == other.best
+    assert scheduler.num_bad_epochs == other.num_bad_epochs
+    assert scheduler.last_epoch == other.last_epoch == len(metrics)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_state_dicts_from_files(suffix, tmp_path):
+    import safetensors.torch
+
+    model = nn.Linear(3, 2)
+    path = tmp_path / f"model{suffix}"
+    save = torch.save if suffix == ".pt" else safetensors.torch.save_file
+    save(model.state_dict(), path)
+    loaded = bridge.load_state_dict(path)
+    assert all(torch.equal(loaded[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_checkpoint_of_everything_is_read_without_running_it(tmp_path):
+    optimizer, scheduler = stepped("multi step", 3)
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"optimizer": optimizer.state_dict(), "lr": scheduler.state_dict()}, path)
+    loaded = bridge.load_state_dict(path)
+    fresh, fresh_scheduler = stepped("multi step", 0)
+    fresh.load_state_dict(loaded["optimizer"])
+    fresh_scheduler.load_state_dict(loaded["lr"])
+    _, opt_state = bridge.optimizer_from_torch(fresh, scheduler=fresh_scheduler)
+    assert int(opt_state.groups[0].hyperparams.count) == 3
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_with_code_is_refused(suffix, tmp_path, capsys):
+    path = tmp_path / f"harmful{suffix}"
+    torch.save({"x": Harmful()}, path)
+    with pytest.raises(ValueError, match="harmful"):
+        bridge.load_state_dict(path)
+    assert capsys.readouterr().out == ""
+
+
+def adafactor_in_another_layout():
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    params = {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}
+    weights = bridge.match_weights([bridge.linear("")], model, params)
+    bridge.optimizer_from_torch(optimizer, model, weights=weights, params=params)
+
+
+def adam(*shape):
+    return torch.optim.Adam([torch.zeros(shape or (2,), requires_grad=True)])
+
+
+class Own(torch.optim.Adam):
+    pass
+
+
+ERRORS = {
+    "a subclass": (
+        lambda: bridge.optimizer_from_torch(Own([torch.zeros(1)])),
+        TypeError,
+        "Own is not a class of torch.optim",
+    ),
+    "another model": (
+        lambda: bridge.optimizer_from_torch(adam(), nn.Linear(2, 2)),
+        ValueError,
+        r"group 0 has a tensor of shape \(2,\) that is not a parameter of the model",
+    ),
+    "weights without params": (
+        lambda: bridge.optimizer_from_torch(adam(), weights=bridge.WeightMap()),
+        ValueError,
+        "weights and params belong together",
+    ),
+    "a layout that does not carry": (
+        adafactor_in_another_layout,
+        ValueError,
+        r"row_var of weight has the shape \(2, 1\).*does not carry across",
+    ),
+    "another number of groups": (
+        lambda: bridge.optimizer_state_dict(
+            bridge.optimizer_from_torch(adam())[1], stepped("step", 0)[0]
+        ),
+        ValueError,
+        "opt_state has 1 groups and the optimizer 2",
+    ),
+    "a plateau": (
+        lambda: bridge.schedules_from_torch(lr_scheduler.ReduceLROnPlateau(adam())),
+        TypeError,
+        "bridge.plateau_from_torch",
+    ),
+    "a scheduler that is ahead": (
+        lambda: bridge.scheduler_to_torch(2, stepped("step", 3)[1]),
+        ValueError,
+        "stepped 3 times already, more than the 2",
+    ),
+    "past the end": (
+        lambda: bridge.schedules_from_torch(stepped("chained", 3)[1], 2),
+        ValueError,
+        "total_steps=2, but this ChainedScheduler has taken 3",
+    ),
+    "half a scaler": (
+        lambda: bridge.scaler_to_torch(None, torch.amp.GradScaler("cpu")),
+        ValueError,
+        "the JAX side has no scaler, and PyTorch's is enabled",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_name_the_values_and_the_remedy(name):
+    call, kind, message = ERRORS[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_a_disabled_scaler_is_none():
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    assert bridge.scaler_from_torch(scaler) is None
+    bridge.scaler_to_torch(None, scaler)
+    assert start("Adam").keys() == {"kernel", "matrix", "vector", "scalar"}
