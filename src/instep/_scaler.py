@@ -36,7 +36,8 @@ class GradScaler:
 
     With several optimizers a step is skipped by its own ``found_inf``, and ``update`` is
     called once, with the logical or of all of them. As in PyTorch the scale has no floor:
-    repeated overflow takes it to 0. Flax's ``DynamicScale`` grows one step later, and
+    repeated overflow takes it to 0 (a little sooner, where XLA flushes subnormal numbers).
+    Flax's ``DynamicScale`` grows one step later, and
     ``jmp.DynamicLossScale`` stops at 1.
 
     Args:

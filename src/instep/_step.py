@@ -16,9 +16,9 @@ from ._loss_fn import LossFn, canonical
 from ._precision import at_precision
 from ._scaler import GradScaler
 from ._select import Selector
-from ._skip import hold
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
 from ._trees import check_like, named_leaves
+from ._update import hold, update
 
 
 TrainStep = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
@@ -64,8 +64,7 @@ def step(
     grads = jax.tree.map(
         lambda p, g: None if g is None else g.astype(p.dtype), state.params, acc.grads
     )
-    updates, opt_state = _update(tx, grads, state)
-    params = _applied(state.params, updates)
+    params, opt_state = update(tx, grads, state.params, state.opt_state)
     if found_inf is not None:
         params = hold(found_inf, state.params, params)
         opt_state = hold(found_inf, state.opt_state, opt_state)
@@ -218,29 +217,6 @@ def _unscaled(scaler: GradScaler, total: Accumulator, k: int) -> tuple[Accumulat
     grads, found_inf = scaler.unscale(total.grads)
     acc = replace(total, grads=grads, loss=total.loss / k, weight=total.weight / k)
     return acc, found_inf
-
-
-def _update(tx, grads: PyTree, state: TrainState) -> tuple[PyTree, PyTree]:
-    """``tx.update``; what cannot take a None gradient says so in terms of its own trees."""
-    try:
-        return tx.update(grads, state.opt_state, state.params)
-    except (ValueError, TypeError, AttributeError) as error:
-        present = named_leaves(grads)
-        frozen = [name for name in named_leaves(state.params) if name not in present]
-        if not frozen:
-            raise
-        raise ValueError(
-            f"tx cannot pass over leaves without a gradient: {frozen}. The optimizers of "
-            f"instep.optim do; around others put optax.masked(tx, mask), with a mask of "
-            f"bools that is False there."
-        ) from error
-
-
-def _applied(params: PyTree, updates: PyTree) -> PyTree:
-    """``optax.apply_updates``; a parameter without an update stays."""
-    return jax.tree.map(
-        lambda p, u: p if u is None else (p + u).astype(p.dtype), params, updates
-    )
 
 
 def _microbatch_rng(state: TrainState, index) -> jax.Array | None:

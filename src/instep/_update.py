@@ -1,0 +1,64 @@
+"""What an optimizer makes of gradients: of all, of some, and of none when a step is skipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._state import PyTree
+from ._trees import named_leaves
+from .optim import Hyperparams
+
+
+def update(
+    tx: optax.GradientTransformation, grads: PyTree, params: PyTree, opt_state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """``tx.update`` and ``optax.apply_updates``; a parameter without a gradient stays.
+
+    Raises:
+      ValueError: there is such a parameter, and ``tx`` cannot pass over it.
+    """
+    present = named_leaves(grads)
+    frozen = [name for name in named_leaves(params) if name not in present]
+    cause = None
+    try:
+        updates, new = tx.update(grads, opt_state, params)
+        if not frozen or jax.tree.structure(new) == jax.tree.structure(opt_state):
+            return _applied(params, updates), new
+    except (ValueError, TypeError, AttributeError) as error:
+        if not frozen:
+            raise
+        cause = error
+    raise ValueError(
+        f"tx cannot pass over leaves without a gradient: {frozen}. The optimizers of "
+        f"instep.optim do; around others put optax.masked(tx, mask), with a mask of bools "
+        f"that is False there."
+    ) from cause
+
+
+def _applied(params: PyTree, updates: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda p, u: p if u is None else (p + u).astype(p.dtype), params, updates
+    )
+
+
+# The clocks of schedules: in PyTorch a scheduler does not know that a step was skipped.
+_CLOCKS = (Hyperparams, optax.ScaleByScheduleState)
+_INJECTED = optax.InjectStatefulHyperparamsState
+
+
+def hold(skipped: jax.Array, old: PyTree, new: PyTree) -> PyTree:
+    """``old`` where ``skipped``, else ``new``; schedules advance either way."""
+
+    def choose(n: Any, o: Any) -> Any:
+        if isinstance(n, _CLOCKS):
+            return n
+        if isinstance(n, _INJECTED):
+            return n._replace(inner_state=hold(skipped, o.inner_state, n.inner_state))
+        return jnp.where(skipped, o, n)
+
+    known = (*_CLOCKS, _INJECTED)
+    return jax.tree.map(choose, new, old, is_leaf=lambda x: isinstance(x, known))
