@@ -34,26 +34,6 @@ def gradients(step):
     return {n: rng.normal(size=s) / (1 + 0.1 * step) for n, s in SHAPES.items()}
 
 
-def test_absent_gradient_changes_nothing(x64):
-    """p.grad is None: no decay, no state, no step, while the others go on."""
-    p = {n: torch.tensor(v, requires_grad=True) for n, v in start().items()}
-    optimizer = torch.optim.AdamW(p.values(), lr=0.1)
-    tx = instep.optim.adamw(lr=0.1)
-    params = jax.tree.map(jnp.asarray, start())
-    opt_state = tx.init(params)
-    for step in range(4):
-        grads = gradients(step) | ({"matrix": None} if step % 2 else {})
-        for n, g in grads.items():
-            p[n].grad = None if g is None else torch.tensor(g)
-        optimizer.step()
-        updates, opt_state = tx.update(grads, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        for n in p:
-            assert_in_step(p[n], params[n], n)
-    steps = opt_state.slots["step"]
-    assert (int(steps["matrix"]), int(steps["vector"])) == (2, 4)
-
-
 def test_learning_rate_is_data(x64):
     """Read and written as param_groups[0]["lr"] is; neither retraces."""
     p = {n: torch.tensor(v, requires_grad=True) for n, v in start().items()}

@@ -82,16 +82,16 @@ def torch_rates(case, steps):
 
 
 def jax_rates(schedule, steps):
-    count = jnp.arange(steps + 1, dtype=jnp.int32)
-    rates = np.asarray(jax.vmap(schedule)(count))
+    count = jnp.arange(max(steps, 1000) + 1, dtype=jnp.int32)  # few shapes, few compilations
+    rates = np.asarray(jax.vmap(schedule)(count))[: steps + 1]
     if schedule.momentum is None:
         return rates, None
-    return rates, np.asarray(jax.vmap(schedule.momentum)(count))
+    return rates, np.asarray(jax.vmap(schedule.momentum)(count))[: steps + 1]
 
 
-def error(theirs, ours):
+def error(theirs, ours, scale=0.0):
     """Of each rate against the largest one so far, as parity judges a learning rate."""
-    largest = np.maximum.accumulate(np.abs(theirs))
+    largest = np.maximum(np.maximum.accumulate(np.abs(theirs)), scale)
     return (np.abs(ours - theirs) / np.where(largest > 0, largest, 1e-300)).max()
 
 
@@ -136,8 +136,10 @@ LEAVES = {
     "polynomial_lr": arguments(
         "polynomial_lr", total_iters=few | length, power=st.sampled_from([0, 0.5, 0.9, 1, 2, 3])
     ),
-    "cosine_annealing_lr": arguments(  # a larger eta_min: see test_cosine_past_its_minimum
-        "cosine_annealing_lr", T_max=length, eta_min=st.just(0.0) | st.floats(0, BASE_LR / 100)
+    "cosine_annealing_lr": arguments(  # between them: see test_cosine_past_its_minimum
+        "cosine_annealing_lr",
+        T_max=st.integers(1, 60) | st.integers(1000, 2000),
+        eta_min=st.just(0.0) | st.floats(0.0, 0.09),
     ),
     "cosine_annealing_warm_restarts": arguments(
         "cosine_annealing_warm_restarts",
@@ -206,12 +208,12 @@ COMPOSITES = {
 }
 
 
-def assert_rates(case, schedule, steps):
+def assert_rates(case, schedule, steps, scale=0.0):
     theirs, momenta = torch_rates(case, steps)
     with jax.enable_x64(True):
         ours, our_momenta = jax_rates(schedule, steps)
     assert ours.dtype == np.float64
-    assert error(theirs, ours) <= RELATIVE, case
+    assert error(theirs, ours, scale) <= RELATIVE, case
     if our_momenta is None:
         assert (momenta == 0.5).all(), case
     else:
@@ -262,12 +264,13 @@ def test_sequence_without_a_table(case):
     assert_rates(case, jax_schedule(case), 1000)
 
 
-@pytest.mark.parametrize("eta_min", [0.01, 0.05, 0.099, 1.0])
-@pytest.mark.parametrize("T_max", [2, 35, 278, 400])
+@pytest.mark.parametrize("eta_min", [0.0, 0.01, 0.099, 1.0])
+@pytest.mark.parametrize("T_max", [2, 35, 261, 278, 400])
 def test_cosine_past_its_minimum(T_max, eta_min):
-    """PyTorch's recursion loses digits where it passes the minimum, and never finds them again.
+    """One step past the minimum PyTorch's recursion starts again from 1 - cos(pi / T_max).
 
-    Its own closed form has them.
+    That has few digits if T_max is large: at 261 PyTorch is 1.4e-12 off its own closed form
+    from there on. We are judged by the closed form.
     """
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=BASE_LR)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max, eta_min)
@@ -366,7 +369,7 @@ def test_one_cycle_to_its_last_step(total_steps, anneal_strategy, three_phase, p
         with pytest.raises(ValueError, match=r"pct_start \* total_steps = 0.05 \* 20 is 1"):
             jax_schedule(case)
         return
-    assert_rates(case, jax_schedule(case), total_steps)
+    assert_rates(case, jax_schedule(case), total_steps, scale=given["max_lr"])
 
 
 # ------------------------------------------------------- float32: 100,000 steps, every class

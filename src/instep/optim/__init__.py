@@ -25,3 +25,11 @@ from ._rmsprop import rmsprop as rmsprop
 from ._rprop import rprop as rprop
 from ._sgd import sgd as sgd
 from ._sparse_adam import sparse_adam as sparse_adam
+from ._swa import (
+    AveragedModel as AveragedModel,
+    averaged_model as averaged_model,
+    ema_avg_fn as ema_avg_fn,
+    swa_avg_fn as swa_avg_fn,
+    update_bn as update_bn,
+    update_parameters as update_parameters,
+)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from .._dtypes import wide
+from .._dtypes import dtype_of, wide
 from .._state import PyTree
 from .._trees import check_params
 from . import _hyperparams
@@ -181,9 +181,10 @@ def lbfgs(
         lr = state.hyperparams.values["lr"].astype(dtype)
 
         def read(loss: Any, grads: PyTree) -> tuple[jax.Array, PyTree]:
-            if np.shape(loss) != ():
+            shapes = jax.tree.map(jnp.shape, loss)
+            if shapes != ():
                 raise ValueError(
-                    f"the loss must be a scalar; got shape {np.shape(loss)}. closure(params) "
+                    f"the loss must be a scalar; got shape {shapes}. closure(params) "
                     f"returns (loss, grads), as jax.value_and_grad(loss_fn) does."
                 )
             return jnp.asarray(loss).astype(dtype), _dense(grads, params, dtype)
@@ -337,7 +338,8 @@ def _row(rows: PyTree, i: jax.Array) -> PyTree:
 
 def _dtype(params: PyTree) -> Any:
     """The dtype of the state: the widest of the parameters', as a flat vector would have."""
-    return wide(jnp.result_type(*jax.tree.leaves(params)))
+    leaves = jax.tree.leaves(params)
+    return max((wide(dtype_of(p)) for p in leaves), key=lambda d: d.itemsize)
 
 
 def _dense(grads: PyTree, params: PyTree, dtype: Any) -> PyTree:
