@@ -305,17 +305,17 @@ def on_plateau(sign: float = 1.0) -> Callable[[Dialect], Difference]:
     """The rate after each metric; ``sign`` -1: optax is given minus the metric."""
 
     def measure(row: Dialect) -> Difference:
-        metrics = [sign * m for m in METRICS]
         opt = torch.optim.SGD([torch.zeros(1)], lr=0.1)
         scheduler, plateau, tx = run(row.torch, opt=opt), run(row.ours), run(row.other)
         state, other_state = plateau.init(), tx.init(jnp.zeros(()))
+        step, other_step = jax.jit(plateau.update), jax.jit(tx.update)
         theirs, ours, other = [], [], []
-        for metric in metrics:
+        for metric in METRICS:
             scheduler.step(metric)
             theirs.append(opt.param_groups[0]["lr"])
-            state = plateau.update(state, metric)
+            state = step(state, metric)
             ours.append(float(state.lr))
-            scaled, other_state = tx.update(jnp.asarray(0.1), other_state, value=sign * metric)
+            scaled, other_state = other_step(jnp.asarray(0.1), other_state, value=sign * metric)
             other.append(float(scaled))
         return Difference(relative(theirs, ours), relative(theirs, other))
 
@@ -375,6 +375,10 @@ def scales(flags: str) -> Callable[[Dialect], Difference]:
     return measure
 
 
+def times(grads, factor):
+    return jax.tree.map(lambda g: g * jnp.asarray(factor, g.dtype), grads)
+
+
 def skipped(flags: str) -> Callable[[Dialect], Difference]:
     """Steps of which those with a 1 in ``flags`` have an infinite gradient."""
 
@@ -389,8 +393,20 @@ def skipped(flags: str) -> Callable[[Dialect], Difference]:
         other, other_state = params, other_tx.init(params)
         ours_scaler = instep.GradScaler(1.0, growth_interval=1000)
 
-        def times(grads, factor):
-            return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads)
+        @jax.jit
+        def step(state, scaler, one):
+            acc = instep.zero_grad(state.params)
+            grads = times(gradient(state.params, data()), one)
+            grads, found_inf = scaler.unscale(times(grads, scaler.scale))
+            state = instep.step(tx, state, replace(acc, grads=grads), found_inf=found_inf)
+            return state, scaler.update(found_inf)
+
+        @jax.jit
+        def other_step(params, state, one):
+            updates, state = other_tx.update(
+                times(gradient(params, data()), one), state, params
+            )
+            return optax.apply_updates(params, updates), state
 
         for flag in flags:
             one = np.float64(math.inf if flag == "1" else 1.0)
@@ -403,16 +419,8 @@ def skipped(flags: str) -> Callable[[Dialect], Difference]:
             if scheduler:
                 scheduler.step()
 
-            acc = instep.zero_grad(state.params)
-            grads = times(gradient(state.params, data()), one)
-            grads, found_inf = ours_scaler.unscale(times(grads, ours_scaler.scale))
-            acc = replace(acc, grads=grads)
-            state = instep.step(tx, state, acc, found_inf=found_inf)
-            ours_scaler = ours_scaler.update(found_inf)
-
-            grads = times(gradient(other, data()), one)
-            updates, other_state = other_tx.update(grads, other_state, other)
-            other = optax.apply_updates(other, updates)
+            state, ours_scaler = step(state, ours_scaler, one)
+            other, other_state = other_step(other, other_state, one)
         theirs = {n: v.detach().numpy() for n, v in p.items()}
         return compared(theirs, state.params, other, start())
 
@@ -445,6 +453,19 @@ def accumulated(
         other_tx = run(row.other)
         other = state.params
         other_state = other_tx.init(other)
+
+        @jax.jit
+        def step(state):
+            acc = instep.zero_grad(state.params)
+            for piece in pieces:
+                acc, _ = instep.backward(loss_fn, acc, state.params, None, piece)
+            return instep.step(tx, state, acc if divide == "nothing" else instep.mean(acc))
+
+        @jax.jit
+        def other_step(params, state, batch):
+            updates, state = other_tx.update(jax.grad(loss)(params, batch), state, params)
+            return optax.apply_updates(params, updates), state
+
         for _ in range(steps):
             opt.zero_grad()
             for piece in pieces:
@@ -452,16 +473,9 @@ def accumulated(
                 (loss(p, batch) * (weight(piece) / total)).backward()
             opt.step()
 
-            acc = instep.zero_grad(state.params)
+            state = step(state)
             for piece in pieces:
-                acc, _ = instep.backward(loss_fn, acc, state.params, None, piece)
-            acc = acc if divide == "nothing" else instep.mean(acc)
-            state = instep.step(tx, state, acc)
-
-            for piece in pieces:
-                grads = jax.grad(loss)(other, piece)
-                updates, other_state = other_tx.update(grads, other_state, other)
-                other = optax.apply_updates(other, updates)
+                other, other_state = other_step(other, other_state, piece)
         theirs = {n: v.detach().numpy() for n, v in p.items()}
         return compared(theirs, state.params, other, start())
 
@@ -782,9 +796,16 @@ FOREVER = 2 * RATES
 SCHEDULES = (
     Dialect(
         "lr_scheduler.LambdaLR(opt, lambda t: 1 / (1 + t))",
-        "instep.schedules.lambda_lr(0.1, lambda t: 1 / (1 + t))",
+        "instep.schedules.lambda_lr(0.1, lambda t: 1 / (1 + t), total_steps=100)",
         "lambda t: 0.1 / (1 + t)",
         "The same: a schedule of optax is a function of the count.",
+        rates(),
+    ),
+    Dialect(
+        "lr_scheduler.LambdaLR(opt, lambda t: 1 / (1 + t))",
+        "instep.schedules.lambda_lr(0.1, lambda t: 1 / (1 + t), total_steps=100)",
+        "lambda t: 0.1 * (1 / (1 + t))",
+        "The same, but a quotient of int32 is float32, also under x64.",
         rates(),
     ),
     Dialect(
@@ -795,10 +816,10 @@ SCHEDULES = (
         rates(),
     ),
     Dialect(
-        "lr_scheduler.MultiplicativeLR(opt, lambda t: 1 / (1 + 0.01 * t))",
-        "instep.schedules.multiplicative_lr(0.1, lambda t: 1 / (1 + 0.01 * t), "
+        "lr_scheduler.MultiplicativeLR(opt, lambda t: 1 / (1 + 0.001 * t))",
+        "instep.schedules.multiplicative_lr(0.1, lambda t: 1 / (1 + 0.001 * t), "
         "total_steps=100)",
-        "lambda t: 0.1 / (1 + 0.01 * t)",
+        "lambda t: 0.1 / (1 + 0.001 * t)",
         "optax has none: PyTorch's rate is the product of all factors so far.",
         rates(),
     ),
@@ -926,7 +947,7 @@ SCHEDULES = (
         "instep.schedules.cyclic_lr(0.01, 0.1, step_size_up=10)",
         "optax.piecewise_interpolate_schedule('linear', 0.01, "
         "{10 * k: 10.0 if k % 2 else 0.1 for k in range(1, 11)})",
-        "The same for as many cycles as are written down.",
+        "The same for as many cycles as are written down, in float32 also under x64.",
         rates(),
     ),
     Dialect(
@@ -1114,11 +1135,13 @@ SCALER = (
         scales("00001000000"),
     ),
     Dialect(
-        "torch.amp.GradScaler('cpu', init_scale=4.0)  # 150 overflows",
+        "torch.amp.GradScaler('cpu', init_scale=4.0)  # 160 overflows",
         "instep.GradScaler(4.0)",
         "DynamicScale(scale=4.0)",
-        "PyTorch's scale has no floor and reaches 0; flax's stays above it.",
+        "PyTorch's scale has no floor: below 1.2e-38, where flax's stays, it goes on through "
+        "subnormal numbers to 0. XLA takes those for 0, and so instep is there sooner.",
         scales("1" * 160),
+        rounding=1.0,
     ),
     Dialect(
         "torch.optim.AdamW(params, lr=0.01)  # scaler.step(opt), 1 overflow",
@@ -1149,7 +1172,8 @@ ACCUMULATION = (
         "(loss / 4).backward()  # 4 equal microbatches",
         "acc = instep.mean(acc)",
         "optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 4)",
-        "The same: the mean of means.",
+        "The same: the mean of means, which optax takes in float32 unless `accumulator_dtype` "
+        "says otherwise.",
         accumulated(EQUAL, "microbatches"),
     ),
     Dialect(
@@ -1162,7 +1186,8 @@ ACCUMULATION = (
     Dialect(
         "loss.backward()  # 4 microbatches, not divided",
         "without `mean`",
-        "optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 4, use_grad_mean=False)",
+        "optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 4, use_grad_mean=False, "
+        "accumulator_dtype=jnp.float64)",
         "The same.",
         accumulated(EQUAL, "nothing"),
     ),
@@ -1227,8 +1252,9 @@ INTRODUCTION = """\
 # Dialects
 
 What PyTorch, instep and the nearest thing in optax or flax make of the same training, and by
-how much the second and the third differ from the first. Made by `python benchmarks/dialects.py`,
-which evaluates the code in the cells; do not edit it. Measured with {versions}.
+how much the second and the third differ from the first. `python benchmarks/dialects.py` makes
+it, and evaluates the code in the cells.
+Measured with {versions}.
 
 All in float64, unless a cell says otherwise. *Optimizers* take {steps} steps (LBFGS: a few
 calls) on the mean squared error of a tanh network of 4, 6 and 3 units, each with the gradients
@@ -1290,8 +1316,8 @@ def read(page: str) -> tuple[Numbers, str]:
         elif texts[0].startswith("`"):
             key = (texts[0].strip("`"), texts[3].strip("`"))
             values = (texts[2], texts[4], *(texts[5:6] if way else ()))
-            numbers[key] = Difference(*map(float, values))
-    (versions,) = re.findall(r"Measured with (.*)\.$", page, re.MULTILINE)
+            numbers[key] = Difference(*(float(x) if x else None for x in values))
+    (versions,) = re.findall(r"^Measured with (.*)\.$", page, re.MULTILINE)
     return numbers, versions
 
 
@@ -1337,7 +1363,7 @@ def main() -> None:
     if args.check:
         failed += changed(read(PAGE.read_text())[0], numbers, factor=10.0)
     else:
-        versions = ", ".join(f"{p} {version(p)}" for p in PACKAGES)
+        versions = ", ".join(f"{p} {version(p).partition('+')[0]}" for p in PACKAGES)
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(render(numbers, versions))
     print(*failed, sep="\n")
