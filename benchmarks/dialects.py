@@ -301,8 +301,8 @@ def relative(theirs, ours) -> float:
 METRICS = [max(0.5, 1.0 - 0.1 * n) for n in range(30)]  # falls, and stays
 
 
-def on_plateau(sign: float = 1.0) -> Callable[[Dialect], Difference]:
-    """The rate after each metric; ``sign`` -1: optax is given minus the metric."""
+def on_plateau(rising: bool = False) -> Callable[[Dialect], Difference]:
+    """The rate after each metric. rising: one that should, and optax is given its negative."""
 
     def measure(row: Dialect) -> Difference:
         opt = torch.optim.SGD([torch.zeros(1)], lr=0.1)
@@ -310,12 +310,14 @@ def on_plateau(sign: float = 1.0) -> Callable[[Dialect], Difference]:
         state, other_state = plateau.init(), tx.init(jnp.zeros(()))
         step, other_step = jax.jit(plateau.update), jax.jit(tx.update)
         theirs, ours, other = [], [], []
-        for metric in METRICS:
+        for metric in (1.5 - m if rising else m for m in METRICS):
             scheduler.step(metric)
             theirs.append(opt.param_groups[0]["lr"])
             state = step(state, metric)
             ours.append(float(state.lr))
-            scaled, other_state = other_step(jnp.asarray(0.1), other_state, value=sign * metric)
+            scaled, other_state = other_step(
+                jnp.asarray(0.1), other_state, value=-metric if rising else metric
+            )
             other.append(float(scaled))
         return Difference(relative(theirs, ours), relative(theirs, other))
 
@@ -761,7 +763,7 @@ OTHERS = (
         "instep.optim.lbfgs(0.1, max_iter=5)",
         "optax.lbfgs(0.1, memory_size=100, linesearch=None)",
         "One call of PyTorch's is several iterations, of optax's one. PyTorch scales the first "
-        "step by min(1, 1 / |g|_1), optax by min(1, 1 / |g|_2).",
+        "step by min(1, 1 / n) with the 1-norm of the gradient, optax with the 2-norm.",
         iterated(calls=3, iterations=5),
     ),
     Dialect(
@@ -1040,7 +1042,7 @@ SCHEDULES = (
         "optax.contrib.reduce_on_plateau(factor=0.5, patience=4)  # value=-metric",
         "optax has no mode: given minus the metric, its relative threshold asks for less "
         "than the best, and a plateau counts as better.",
-        on_plateau(-1.0),
+        on_plateau(rising=True),
     ),
     Dialect(
         "lr_scheduler.ReduceLROnPlateau(opt, factor=0.5, patience=3, min_lr=0.01)",
