@@ -19,7 +19,7 @@ from instep.cli._app import app
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-SNIPPET, TORCH_STEP, INSTEP_STEP, MY_LOOP, ASSERTION, WEIGHTS = BLOCKS
+SNIPPET, TORCH_STEP, INSTEP_STEP, MY_LOOP, ASSERTION, RECIPE, HANDOVER, WEIGHTS = BLOCKS
 
 
 def test_snippet_runs_and_learns():
@@ -108,6 +108,29 @@ def test_the_assertion_fails_in_25_lines():
     with pytest.raises(AssertionError, match="NOT IN STEP: the optimizer stage") as raised:
         exec(ASSERTION, names)
     assert len(str(raised.value).splitlines()) <= 25
+
+
+def test_the_recipe_runs_without_a_second_trace():
+    params = {"weight": np.ones((3, 2), np.float32), "bias": np.ones(2, np.float32)}
+    names = {"instep": instep, "params": params, "dataclasses": dataclasses}
+    exec(RECIPE, names)
+    step = instep.make_train_step(
+        lambda p, x: ((x @ p["weight"] + p["bias"]) ** 2).mean(), names["tx"]
+    )
+    state = names["state"]
+    for _ in range(2):
+        state, metrics = step(state, np.ones((4, 3), np.float32))
+    assert step._cache_size() == 1 and not metrics.skipped
+    first, second = (instep.optim.hyperparams(state.opt_state, group=i) for i in range(2))
+    assert float(second["lr"]) == np.float32(3e-4) and float(first["beta1"]) < 0.95
+
+
+def test_the_handover_runs():
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+    names = {"bridge": instep.bridge, "model": model}
+    exec(HANDOVER, names | {"optimizer": optimizer, "scheduler": scheduler})
 
 
 def test_weights_cross_as_shown(capsys):
