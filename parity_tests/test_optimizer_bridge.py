@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch.optim import lr_scheduler
 import instep
 from conftest import assert_in_step
 from instep import bridge
-from optimizers import batch, jax_loss, optim_db, start, torch_loss
+from optimizers import batch, jax_loss, optim_db, torch_loss
 from test_handover import SCHEDULERS, assert_same_state, parameters, torch_leg
 
 
@@ -65,6 +66,91 @@ def test_float32_leaves_the_rates_of_the_groups_alone():
     opt_state = instep.optim.set_hyperparams(opt_state, lr=0.5)
     bridge.optimizer_to_torch(opt_state, optimizer, p)
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_float32_goes_there_and_back_through_a_schedule_and_a_plateau():
+    """What 8 ulp of float32 part from PyTorch's rate is PyTorch's rate."""
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 100)
+    params = {n: jnp.asarray(p.detach().numpy()) for n, p in model.named_parameters()}
+    for _ in range(99):
+        tx, opt_state = bridge.optimizer_from_torch(optimizer, model, scheduler=scheduler)
+        _, opt_state = tx.update(params, opt_state, params)
+        bridge.optimizer_to_torch(opt_state, optimizer, model, scheduler=scheduler)
+    assert optimizer.param_groups[0]["lr"] == scheduler.get_last_lr()[0]
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
+    plateau.step(0.3)
+    rate = optimizer.param_groups[0]["lr"]
+    bridge.plateau_to_torch(bridge.plateau_from_torch(plateau)[1], plateau)
+    assert (optimizer.param_groups[0]["lr"], plateau.best) == (rate, 0.3)
+
+
+def test_a_handover_in_the_middle_of_an_epoch_keeps_its_place(x64):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = lr_scheduler.StepLR(optimizer, 1, 0.5)
+    theirs = []
+    for n in range(1, 13):
+        if n == 7:
+            tx, opt_state = bridge.optimizer_from_torch(
+                optimizer, scheduler=scheduler, scheduler_every=4, steps=6
+            )
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if n % 4 == 0:
+            scheduler.step()
+    params, ours = {"0": jnp.zeros(1)}, []
+    for _ in range(6):
+        ours.append(float(instep.optim.hyperparams(opt_state)["lr"]))
+        _, opt_state = tx.update(params, opt_state, params)
+    assert ours == theirs[6:]
+
+
+def test_a_first_gradient_of_zero_has_made_a_buffer(x64):
+    """With dampening the second gradient is dampened, whatever the first one was."""
+    p = [torch.ones(2, requires_grad=True)]
+    optimizer = torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5)
+    p[0].grad = torch.zeros(2)
+    optimizer.step()
+    _, opt_state = bridge.optimizer_from_torch(optimizer)
+    back = bridge.optimizer_state_dict(opt_state, optimizer)
+    assert_same_state(optimizer.state_dict(), back)
+
+
+def test_a_factored_moment_that_looks_like_its_kernel_stays_one(x64):
+    """A 1 x 1 kernel has rows and columns of its own shape."""
+    p = [torch.randn(4, 8, 1, 1, requires_grad=True)]
+    optimizer = torch.optim.Adafactor(p)
+    p[0].grad = torch.randn(4, 8, 1, 1)
+    optimizer.step()
+    tx, opt_state = bridge.optimizer_from_torch(optimizer)
+    assert jax.tree.map(jnp.shape, opt_state) == jax.tree.map(
+        jnp.shape, tx.init({"0": jnp.zeros((4, 8, 1, 1))})
+    )
+
+
+@pytest.mark.parametrize("make", [torch.optim.Muon, torch.optim.Adafactor])
+def test_rules_that_see_the_layout_refuse_another_one(make):
+    model = nn.Linear(4, 8, bias=False)
+    params = {"kernel": jnp.zeros((4, 8))}
+    weights = bridge.match_weights([bridge.linear("")], model, params)
+    with pytest.raises(ValueError, match="depends on the order of the axes"):
+        bridge.optimizer_from_torch(
+            make(model.parameters()), model, weights=weights, params=params
+        )
+
+
+def test_a_cycle_of_fractional_steps_is_tabulated(x64):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
+    scheduler = lr_scheduler.CyclicLR(optimizer, 0.1, 1.0, 2.5)
+    with pytest.raises(ValueError, match="give total_steps"):
+        bridge.scheduler_from_torch(scheduler)
+    (schedule,) = bridge.scheduler_from_torch(scheduler, 6)
+    for count in range(6):
+        rate = np.array(optimizer.param_groups[0]["lr"])
+        assert_in_step(rate, np.asarray(schedule(count)), at_least=1.0)
+        optimizer.step()
+        scheduler.step()
 
 
 def test_flags_without_a_meaning_and_a_tensor_lr(x64):
@@ -181,7 +267,7 @@ def stepped(name, steps, lr=0.1):
 def test_every_class_goes_on_from_where_it_stands(name, every, x64):
     optimizer, scheduler = stepped(name, 4)
     total = 20 if name in TABLES else None
-    made = bridge.schedules_from_torch(scheduler, total, every=every)
+    made = bridge.scheduler_from_torch(scheduler, total, scheduler_every=every)
     cycles = name in ("one cycle", "cyclic")
     assert [s.momentum is not None for s in made] == [cycles] * 2
     for count in range(4, 20):
@@ -213,21 +299,21 @@ def test_a_rate_edited_by_hand_and_a_class_of_ones_own_are_tabulated(x64):
     optimizer, scheduler = stepped("exponential", 4)
     optimizer.param_groups[0]["lr"] = 0.7
     with pytest.raises(ValueError, match=r"no closed form.*total_steps.*has taken 4"):
-        bridge.schedules_from_torch(scheduler)
-    first, _ = bridge.schedules_from_torch(scheduler, 6)
+        bridge.scheduler_from_torch(scheduler)
+    first, _ = bridge.scheduler_from_torch(scheduler, 6)
     assert_in_step(np.array(0.7 * 0.9**2), np.asarray(first(6)))
     with pytest.raises(ValueError, match="count=7 is outside"):
         first(7)
     assert np.isnan(jax.jit(first)(7))
     own = Halved(torch.optim.SGD([torch.zeros(1)], 0.1))
-    (schedule,) = bridge.schedules_from_torch(own, 5)
+    (schedule,) = bridge.scheduler_from_torch(own, 5)
     assert [float(schedule(i)) for i in range(6)] == [0.1, 0.1, 0.05, 0.05, 0.05, 0.025]
     assert own.last_epoch == 0
 
 
 def test_a_lambda_that_can_be_traced_needs_no_table():
     _, scheduler = stepped("lambda", 4)
-    first, second = bridge.schedules_from_torch(scheduler)
+    first, second = bridge.scheduler_from_torch(scheduler)
     assert float(first(9)) == pytest.approx(0.01, rel=float(np.finfo(np.float32).eps))
     assert float(second(9)) == pytest.approx(0.005, rel=float(np.finfo(np.float32).eps))
 
@@ -297,8 +383,6 @@ def test_a_file_with_code_is_refused(suffix, tmp_path, capsys):
 def adafactor_in_another_layout():
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adafactor(model.parameters())
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
     params = {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}
     weights = bridge.match_weights([bridge.linear("")], model, params)
     bridge.optimizer_from_torch(optimizer, model, weights=weights, params=params)
@@ -306,6 +390,10 @@ def adafactor_in_another_layout():
 
 def adam(*shape):
     return torch.optim.Adam([torch.zeros(shape or (2,), requires_grad=True)])
+
+
+def three_epochs():
+    return stepped("step", 3)
 
 
 class Own(torch.optim.Adam):
@@ -331,7 +419,7 @@ ERRORS = {
     "a layout that does not carry": (
         adafactor_in_another_layout,
         ValueError,
-        r"row_var of weight has the shape \(2, 1\).*does not carry across",
+        r"Adafactor depends on the order of the axes, and weight has the layout",
     ),
     "another number of groups": (
         lambda: bridge.optimizer_state_dict(
@@ -340,8 +428,20 @@ ERRORS = {
         ValueError,
         "opt_state has 1 groups and the optimizer 2",
     ),
+    "a state of optax": (
+        lambda: bridge.optimizer_to_torch(optax.adam(0.1).init(jnp.ones(2)), adam()),
+        TypeError,
+        "opt_state is, or holds, a tuple.*by itself",
+    ),
+    "steps that are not the scheduler's": (
+        lambda: bridge.optimizer_from_torch(
+            *three_epochs()[:1], scheduler=three_epochs()[1], scheduler_every=4, steps=6
+        ),
+        ValueError,
+        "after steps=6.*stepped 1 times; this one has been 3 times",
+    ),
     "a plateau": (
-        lambda: bridge.schedules_from_torch(lr_scheduler.ReduceLROnPlateau(adam())),
+        lambda: bridge.scheduler_from_torch(lr_scheduler.ReduceLROnPlateau(adam())),
         TypeError,
         "bridge.plateau_from_torch",
     ),
@@ -351,7 +451,7 @@ ERRORS = {
         "stepped 3 times already, more than the 2",
     ),
     "past the end": (
-        lambda: bridge.schedules_from_torch(stepped("chained", 3)[1], 2),
+        lambda: bridge.scheduler_from_torch(stepped("chained", 3)[1], 2),
         ValueError,
         "total_steps=2, but this ChainedScheduler has taken 3",
     ),
@@ -374,4 +474,3 @@ def test_a_disabled_scaler_is_none():
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     assert bridge.scaler_from_torch(scaler) is None
     bridge.scaler_to_torch(None, scaler)
-    assert start("Adam").keys() == {"kernel", "matrix", "vector", "scalar"}

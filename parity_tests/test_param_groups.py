@@ -154,13 +154,46 @@ def test_overlap_and_no_match_are_errors(groups, message):
         param_groups(groups).init({"w": jnp.ones(2), "b": jnp.ones(2)})
 
 
+def test_groups_count_whatever_they_hold():
+    """group=i is param_groups[i], also behind a group of optax's or one that is not trained."""
+    params = {n: jnp.ones(2) for n in "abcd"}
+    sgd = instep.optim.sgd
+    tx = param_groups([("a", None), ("b", sgd(0.5)), ("c", optax.sgd(1.0)), ("d", sgd(2.0))])
+    opt_state = set_hyperparams(tx.init(params), group=3, lr=4.0)
+    assert float(hyperparams(opt_state, group=1)["lr"]) == 0.5
+    updates, _ = tx.update(params, opt_state, params)
+    assert {n: float(u[0]) for n, u in updates.items()} == {"a": 0, "b": -0.5, "c": -1, "d": -4}
+
+
+@pytest.mark.parametrize("make", [instep.optim.lbfgs, optax.lbfgs])
+def test_a_group_that_evaluates_the_loss_sees_all_parameters(make):
+    def loss_fn(params, batch):
+        return ((params["w"] * 3.0 + params["b"] - batch) ** 2).sum()
+
+    tx = param_groups([("w", make()), ("b", None)])
+    state = instep.init_state({"w": jnp.ones(2), "b": jnp.full(2, 2.0)}, tx)
+    step = instep.make_train_step(loss_fn, tx)
+    for _ in range(5):
+        state, metrics = step(state, jnp.full(2, 8.0))
+    assert float(metrics.loss) < 1e-6
+    np.testing.assert_array_equal(state.params["b"], 2.0)
+
+
+def test_a_scaler_and_a_closure_do_not_go_together():
+    tx = instep.optim.lbfgs()
+    state = instep.init_state({"w": jnp.ones(2)}, tx, scaler=instep.GradScaler())
+    step = instep.make_train_step(lambda p, x: (p["w"] * x).sum(), tx)
+    with pytest.raises(ValueError, match="evaluates the loss again, which a GradScaler"):
+        step(state, jnp.ones(2))
+
+
 def test_misuse():
     params = {"w": jnp.ones(2), "b": jnp.ones(2)}
     one = param_groups([("w", adam()), ("b", None)])
     two = param_groups([("w", adam()), ("b", adam())])
     with pytest.raises(ValueError, match="at least one"):
         param_groups([])
-    with pytest.raises(ValueError, match="2 groups and opt_state 2 already"):
+    with pytest.raises(ValueError, match="2 groups and opt_state trains 2 already"):
         add_param_group(two, two.init(params), params)
     with pytest.raises(ValueError, match="group 0 has other parameters"):
         add_param_group(param_groups([("b", adam()), ("w", adam())]), one.init(params), params)
@@ -168,6 +201,14 @@ def test_misuse():
         add_param_group(two, adam().init(params), params)
     with pytest.raises(ValueError, match=r"found 2.*group=0, 1"):
         hyperparams(two.init(params))
+    assert (
+        float(hyperparams(param_groups([("w", None), ("b", adam(0.5))]).init(params), 1)["lr"])
+        == 0.5
+    )
+    with pytest.raises(ValueError, match=r"scalars; got shapes .*\(2,\)"):
+        set_hyperparams(two.init(params), group=1, lr=np.ones(2))
+    with pytest.raises(ValueError, match=r"betas\[0\] is beta1"):
+        set_hyperparams(two.init(params), group=1, betas=(0.5, 0.9))
     with pytest.raises(ValueError, match=r"no group=2 in this state; it has 2"):
         set_hyperparams(two.init(params), group=2, lr=0.1)
     with pytest.raises(ValueError, match="needs params"):

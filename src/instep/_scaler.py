@@ -105,7 +105,7 @@ class GradScaler:
                 f"is lost before it is unscaled. instep.backward accumulates in float32; "
                 f"keep the parameters in float32 and cast inside loss_fn, or pass acc.grads."
             )
-        shift, inverse = scaler_inverse(self.scale)
+        shift, inverse = _instep_scaler_inverse(self.scale)
 
         def times_inverse(g):
             dtype = wide(g.dtype)
@@ -118,7 +118,7 @@ class GradScaler:
 
     def update(self, found_inf: Any) -> GradScaler:
         """``scaler.update()``: the scaler for the next step, whether or not this one counts."""
-        scale, tracker = scaler_update(
+        scale, tracker = _instep_scaler_update(
             found_inf,
             self.scale,
             self.growth_factor,
@@ -138,7 +138,7 @@ class GradScaler:
 
 
 @jax.jit
-def scaler_inverse(scale):
+def _instep_scaler_inverse(scale):
     """Two factors of 1 / scale, because that of 2**127 alone is flushed to zero by XLA."""
     scale = jnp.asarray(scale, jnp.float32)
     shift = jnp.where(scale > 2.0**126, jnp.float32(0.25), jnp.float32(1.0))
@@ -146,7 +146,7 @@ def scaler_inverse(scale):
 
 
 @jax.jit
-def scaler_update(found_inf, scale, growth_factor, backoff_factor, interval, tracker):
+def _instep_scaler_update(found_inf, scale, growth_factor, backoff_factor, interval, tracker):
     def times(factor):
         factor = jnp.asarray(factor)
         return (scale.astype(factor.dtype) * factor).astype(jnp.float32)

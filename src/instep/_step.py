@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import jax
 import optax
@@ -14,7 +15,7 @@ from ._precision import at_precision
 from ._select import Selector
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
 from ._trees import check_like
-from ._update import Closure, hold, update
+from ._update import Closure, evaluations, hold, update
 
 
 TrainStep = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
@@ -27,6 +28,7 @@ def step(
     buffers: PyTree = None,
     found_inf: jax.Array | None = None,
     closure: Closure | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Apply the accumulated gradients, as they are.
 
@@ -43,6 +45,7 @@ def step(
         PyTorch loop. None never skips.
       closure: ``params -> (loss, grads)``, for a ``tx`` that evaluates the loss at other
         parameters too: ``instep.optim.lbfgs``, the line searches of optax.
+      extra: further arguments of ``tx.update``: ``{"touched": ...}`` of ``sparse_adam``.
 
     Raises:
       ValueError: the gradients do not match ``state.params``; or a leaf has no gradient,
@@ -52,7 +55,13 @@ def step(
     grads = jax.tree.map(
         lambda p, g: None if g is None else g.astype(p.dtype), state.params, acc.grads
     )
-    params, opt_state = update(tx, grads, state.params, state.opt_state, acc.loss, closure)
+    params, opt_state = update(
+        tx,
+        grads,
+        state.params,
+        state.opt_state,
+        evaluations(acc.loss, grads, closure) | dict(extra or {}),
+    )
     if found_inf is not None:
         params = hold(found_inf, state.params, params)
         opt_state = hold(found_inf, state.opt_state, opt_state)
@@ -96,8 +105,8 @@ def make_train_step(
       loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
         floating scalar or a ``Loss``.
       tx: an ``optax.GradientTransformation``; schedules live inside it. One that evaluates
-        the loss again, ``instep.optim.lbfgs``, does so on the same batch; the buffers are
-        those after the first evaluation.
+        the loss again, ``instep.optim.lbfgs``, does so on the same batch with the same random
+        key; the buffers are those after the first evaluation.
       accumulate: microbatches per optimizer step, k. With k > 1 every leaf of the batch has
         shape ``(k, b, ...)``: see ``split`` and ``stack``. Buffers pass through the
         microbatches in order.
@@ -110,6 +119,7 @@ def make_train_step(
         names, a callable ``(name, leaf) -> bool`` or a mask of bools. The others are not
         differentiated, not in the norm and not touched by ``tx``, as after
         ``requires_grad_(False)``; a ``tx`` from optax needs ``optax.masked`` then.
+        Optimizer state for them is kept unless ``param_groups`` leaves them to None.
       donate: reuse the memory of the state that is passed in, which is then consumed.
 
     Returns:
@@ -147,6 +157,11 @@ def make_observed_step(
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
         def closure(params: PyTree) -> tuple[jax.Array, PyTree]:
+            if state.scaler is not None:
+                raise ValueError(
+                    "tx evaluates the loss again, which a GradScaler does not support, as in "
+                    "PyTorch. Use another optimizer, or no scaler."
+                )
             again = evaluate(loss_fn, replace(state, params=params), batch, options)
             return again.acc.loss, again.clipped_grads
 

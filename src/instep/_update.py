@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,29 +16,37 @@ from ._trees import named_leaves
 Closure = Callable[[PyTree], tuple[jax.Array, PyTree]]  # params -> (loss, grads)
 
 
+def evaluations(loss: jax.Array, grads: PyTree, closure: Closure | None) -> dict[str, Any]:
+    """The loss and how to get it elsewhere, as extra arguments of ``tx.update``.
+
+    ``value`` and ``closure`` are those of ``instep.optim.lbfgs``; ``value``, ``grad`` and
+    ``value_fn`` those of the line searches of optax.
+    """
+    known: dict[str, Any] = {"value": loss, "grad": grads}
+    if closure is None:
+        return known
+
+    # optax hands on to value_fn what it does not know, and insists that it is taken.
+    def value_fn(params: PyTree, closure: Closure = closure) -> jax.Array:
+        return closure(params)[0]
+
+    return known | {"closure": closure, "value_fn": value_fn}
+
+
 def update(
     tx: optax.GradientTransformation,
     grads: PyTree,
     params: PyTree,
     opt_state: PyTree,
-    loss: jax.Array,
-    closure: Closure | None,
+    extra: Mapping[str, Any],
 ) -> tuple[PyTree, PyTree]:
     """``tx.update`` and ``optax.apply_updates``; a parameter without a gradient stays.
-
-    A ``tx`` with extra arguments is given those of ``instep.optim.lbfgs`` (``value`` and
-    ``closure``) and of the line searches of optax (``value``, ``grad`` and ``value_fn``).
 
     Raises:
       ValueError: there is such a parameter, and ``tx`` cannot pass over it.
     """
     present = named_leaves(grads)
     frozen = [name for name in named_leaves(params) if name not in present]
-    extra: dict[str, Any] = {"value": loss, "grad": grads}
-    if closure is not None:
-        # optax hands on to value_fn what it does not know, and insists that it is taken.
-        value_fn = lambda params, closure=closure: closure(params)[0]  # noqa: E731
-        extra |= {"closure": closure, "value_fn": value_fn}
     cause = None
     try:
         takes = isinstance(tx, optax.GradientTransformationExtraArgs)
@@ -46,7 +54,7 @@ def update(
         if not frozen or jax.tree.structure(new) == jax.tree.structure(opt_state):
             return _applied(params, updates), new
     except (ValueError, TypeError, AttributeError) as error:
-        if not frozen:
+        if not frozen or _is_ours(opt_state):
             raise
         cause = error
     raise ValueError(
@@ -54,6 +62,12 @@ def update(
         f"instep.optim do; around others put optax.masked(tx, mask), with a mask of bools "
         f"that is False there."
     ) from cause
+
+
+def _is_ours(opt_state: PyTree) -> bool:
+    """Whether an optimizer of ``instep.optim`` is inside, which passes over such leaves."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Hyperparams))
+    return any(isinstance(x, Hyperparams) for x in leaves)
 
 
 def _applied(params: PyTree, updates: PyTree) -> PyTree:

@@ -52,8 +52,9 @@ from ._scaler import (
 from ._scheduler import (
     plateau_from_torch as plateau_from_torch,
     plateau_to_torch as plateau_to_torch,
+    scheduler_from_torch as scheduler_from_torch,
     scheduler_to_torch as scheduler_to_torch,
-    schedules_from_torch as schedules_from_torch,
+    steps_taken as steps_taken,
 )
 from ._torch_loop import TorchLoop as TorchLoop
 from ._weights import (

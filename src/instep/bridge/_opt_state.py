@@ -25,8 +25,8 @@ _OPTAX: dict[type, dict[str, str]] = {
 
 _HAVE_GROUPS = (Hyperparams, ParamGroupsState)
 
-# instep's slots that PyTorch keeps as the presence of another one.
-_WITHOUT_TENSOR = {"started"}
+# A slot of ours that PyTorch keeps as the presence of another one.
+STARTED = "started"
 
 
 def slots(opt_state: PyTree) -> dict[tuple[str, str], Any]:
@@ -56,10 +56,15 @@ def write_slots(opt_state: PyTree, values: Mapping[tuple[str, str], Any]) -> PyT
     """``opt_state`` with the slots of ``values``, on the host; dtypes and the rest stay."""
 
     def write(tree: PyTree, slot: str) -> PyTree:
-        leaves = [
-            np.asarray(values[name, slot], leaf.dtype) if (name, slot) in values else leaf
-            for name, leaf in named_leaves(tree).items()
-        ]
+        leaves = []
+        for name, leaf in named_leaves(tree).items():
+            value = np.asarray(values.get((name, slot), leaf), leaf.dtype)
+            if value.shape != np.shape(leaf):
+                raise ValueError(
+                    f"{slot} of {name} has the shape {value.shape} where the state of tx has "
+                    f"{np.shape(leaf)}."
+                )
+            leaves.append(value)
         return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
     def rewrite(record: Any) -> Any:
@@ -91,5 +96,5 @@ def group_hyperparams(opt_state: PyTree) -> list[dict[str, jax.Array]]:
 
 def _trees(record: Any) -> dict[str, PyTree]:
     if isinstance(record, OptimizerState):
-        return {n: tree for n, tree in record.slots.items() if n not in _WITHOUT_TENSOR}
+        return record.slots
     return {slot: getattr(record, field) for slot, field in _OPTAX[type(record)].items()}

@@ -17,11 +17,13 @@ from torch import nn
 from .. import optim
 from .._state import PyTree
 from ..optim import LBFGSState, OptimizerState, ParamGroupsState
+from ._layout import SAME
 from ._lbfgs import lbfgs_from_torch, lbfgs_to_torch
 from ._opt_state import slots, write_slots
 from ._optimizer_slots import read_torch_slots, torch_slots
-from ._places import places
-from ._scheduler import scheduler_to_torch, schedules_from_torch, steps_taken
+from ._places import Places, places
+from ._rounded import unless_rounded
+from ._scheduler import scheduler_from_torch, scheduler_to_torch, steps_taken
 from ._weights import WeightMap
 
 
@@ -53,6 +55,7 @@ def optimizer_from_torch(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     scheduler_every: int = 1,
     total_steps: int | None = None,
+    steps: int | None = None,
 ) -> tuple[optax.GradientTransformation, PyTree]:
     """The transformation of a PyTorch optimizer, and its state as it stands now.
 
@@ -66,17 +69,20 @@ def optimizer_from_torch(
         the groups, or the numbers of ``optimizer.state_dict()``.
       weights, params: the JAX parameters and the map to them, from ``match_weights``. None:
         the JAX parameters are ``{name: array}``, in PyTorch's layouts.
-      scheduler: steps the learning rate from here on, see ``schedules_from_torch``.
+      scheduler: steps the learning rate from here on, see ``scheduler_from_torch``.
       scheduler_every: optimizer steps per scheduler step.
       total_steps: of the scheduler, where it must be tabulated.
+      steps: optimizer steps taken so far; None: a multiple of ``scheduler_every``, as at the
+        end of an epoch.
 
     Returns:
       ``(tx, opt_state)``; several groups make a ``param_groups``.
 
     Raises:
       TypeError: the class is another one, a subclass for example.
-      ValueError: names, groups and leaves do not fit together, or the state of a parameter has
-        no counterpart in another layout.
+      ValueError: names, groups and leaves do not fit together; the rule or the state of a
+        parameter has no counterpart in another layout; or ``steps`` is not where the
+        scheduler stands.
     """
     if type(optimizer) not in OPTIMIZERS:
         raise TypeError(
@@ -84,11 +90,12 @@ def optimizer_from_torch(
             f"known. Write it as an optax.GradientTransformation."
         )
     where = places(optimizer, model, weights, params)
+    _check_layouts(optimizer, where)
     rates: Sequence[Any] = [float(group["lr"]) for group in optimizer.param_groups]
     count = 0
     if scheduler is not None:
-        rates = schedules_from_torch(scheduler, total_steps, every=scheduler_every)
-        count = steps_taken(scheduler) * scheduler_every
+        rates = scheduler_from_torch(scheduler, total_steps, scheduler_every=scheduler_every)
+        count = _count(scheduler, scheduler_every, steps)
     groups = [
         (where.mask(i), _transformation(type(optimizer), group, rates[i]))
         for i, group in enumerate(optimizer.param_groups)
@@ -130,13 +137,7 @@ def optimizer_state_dict(
       ValueError: names, groups and leaves do not fit together.
     """
     where = places(optimizer, model, weights, params)
-    records = _records(opt_state)
-    if len(records) != len(optimizer.param_groups):
-        raise ValueError(
-            f"opt_state has {len(records)} groups and the optimizer "
-            f"{len(optimizer.param_groups)}. Give the state of the transformation that "
-            f"optimizer_from_torch made of it."
-        )
+    records = _checked_records(opt_state, optimizer)
     saved = optimizer.state_dict()
     if isinstance(records[0], LBFGSState):
         state = lbfgs_to_torch(records[0], where)
@@ -172,9 +173,10 @@ def optimizer_to_torch(
     Raises:
       ValueError: as ``optimizer_state_dict``; or the scheduler is ahead already.
     """
+    records = _checked_records(opt_state, optimizer)
     if scheduler is not None:
-        count = int(_records(opt_state)[0].hyperparams.count)
-        scheduler_to_torch(count // scheduler_every, scheduler)
+        count = int(records[0].hyperparams.count)
+        scheduler_to_torch(count, scheduler, scheduler_every=scheduler_every)
     state_dict = optimizer_state_dict(
         opt_state, optimizer, model, weights=weights, params=params
     )
@@ -198,16 +200,60 @@ def _number(value: Any) -> Any:
     return value.item() if torch.is_tensor(value) else value
 
 
-def _records(opt_state: PyTree) -> list[Any]:
-    """The state of each group."""
-    return list(opt_state.groups if isinstance(opt_state, ParamGroupsState) else [opt_state])
+def _check_layouts(optimizer: torch.optim.Optimizer, where: Places) -> None:
+    """Muon and Adafactor treat the axes of a parameter differently."""
+    if not isinstance(optimizer, torch.optim.Muon | torch.optim.Adafactor):
+        return
+    moved = {name: x.layout for x in where.links for name in x.torch if x.layout is not SAME}
+    found = [name for name, p in where.tensors.items() if name in moved and p.ndim > 1]
+    if found:
+        raise ValueError(
+            f"{type(optimizer).__name__} depends on the order of the axes, and {found[0]} has "
+            f"the layout {moved[found[0]].name!r} on the JAX side. Keep {', '.join(found)} in "
+            f"PyTorch's layout there."
+        )
+
+
+def _count(scheduler: Any, scheduler_every: int, steps: int | None) -> int:
+    stands = steps_taken(scheduler)
+    if steps is None:
+        return stands * scheduler_every
+    if steps // scheduler_every != stands:
+        raise ValueError(
+            f"after {steps=} of the optimizer with {scheduler_every=} the scheduler has been "
+            f"stepped {steps // scheduler_every} times; this one has been {stands} times."
+        )
+    return steps
+
+
+def _is_record(x: Any) -> bool:
+    return isinstance(x, OptimizerState | LBFGSState)
+
+
+def _checked_records(opt_state: PyTree, optimizer: torch.optim.Optimizer) -> list[Any]:
+    """The state of each of the optimizer's groups."""
+    states = opt_state.groups if isinstance(opt_state, ParamGroupsState) else (opt_state,)
+    records = [x for x in states if not isinstance(x, optax.EmptyState)]
+    strange = [type(x).__name__ for x in records if not _is_record(x)]
+    if strange:
+        raise TypeError(
+            f"opt_state is, or holds, a {strange[0]}. Give state.opt_state of the "
+            f"transformation that optimizer_from_torch returned, by itself."
+        )
+    if len(records) != len(optimizer.param_groups):
+        raise ValueError(
+            f"opt_state has {len(records)} groups and the optimizer "
+            f"{len(optimizer.param_groups)}. Give the state of the transformation that "
+            f"optimizer_from_torch made of it."
+        )
+    return records
 
 
 def _each(opt_state: PyTree, change: Callable[[Any, int], Any]) -> PyTree:
-    records = [change(record, i) for i, record in enumerate(_records(opt_state))]
-    if isinstance(opt_state, ParamGroupsState):
-        return replace(opt_state, groups=tuple(records))
-    return records[0]
+    if not isinstance(opt_state, ParamGroupsState):
+        return change(opt_state, 0)
+    groups = [change(x, i) if _is_record(x) else x for i, x in enumerate(opt_state.groups)]
+    return replace(opt_state, groups=tuple(groups))
 
 
 def _with_hyperparams(record: Any, group: dict[str, Any], count: int) -> Any:
@@ -221,12 +267,12 @@ def _with_hyperparams(record: Any, group: dict[str, Any], count: int) -> Any:
 
 def _current(record: OptimizerState | LBFGSState, group: dict[str, Any]) -> dict[str, Any]:
     """What of a group has changed; a number that only its dtype has rounded has not."""
-    values = {n: np.asarray(v) for n, v in record.hyperparams.values.items()}
     changed: dict[str, Any] = {}
-    for name, value in values.items():
-        theirs = group["betas"][0] if name == "beta1" else group[name]
-        if abs(float(value) - float(theirs)) > np.finfo(value.dtype).eps * abs(float(theirs)):
-            changed[name] = float(value)
+    for name, value in record.hyperparams.values.items():
+        theirs = float(group["betas"][0] if name == "beta1" else group[name])
+        number = unless_rounded(value, theirs)
+        if number != theirs:
+            changed[name] = number
     if "beta1" in changed:
         changed["betas"] = (changed.pop("beta1"), *group["betas"][1:])
     if "lr" in changed and torch.is_tensor(group["lr"]):

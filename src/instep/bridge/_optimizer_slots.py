@@ -10,6 +10,7 @@ import torch
 
 from ._arrays import array_to_tensor, tensor_to_array
 from ._layout import SAME
+from ._opt_state import STARTED
 from ._places import Places
 from ._rule import Link
 from ._weights import arrays_to_jax, arrays_to_torch
@@ -19,6 +20,9 @@ Slots = dict[tuple[str, str], Any]  # by (JAX leaf, slot)
 
 # Kept in PyTorch's default dtype, whatever that of the parameter; SparseAdam counts in int.
 SCALARS = ("step", "mu_product", "eta", "mu")
+
+# Of another shape than the parameter, though for a kernel of one element it is the same.
+FACTORED = ("row_var", "col_var")
 
 
 def read_torch_slots(optimizer: torch.optim.Optimizer, where: Places) -> Slots:
@@ -44,7 +48,7 @@ def read_torch_slots(optimizer: torch.optim.Optimizer, where: Places) -> Slots:
             shapes = [named[name].shape for name in link.torch]
             found |= _across(link, slot, values, shapes)
         if "momentum_buffer" in names:  # whether there is one is state too, with dampening
-            found |= {(leaf, "started"): np.array(True) for leaf in link.jax}
+            found |= {(leaf, STARTED): np.array(True) for leaf in link.jax}
     return found
 
 
@@ -66,7 +70,7 @@ def torch_slots(found: Mapping[tuple[str, str], Any], cls: type, where: Places) 
             if all(leaf in leaves for leaf in link.jax)
         }
         if _taken_a_step(kept, cls):
-            kept.pop("started", None)
+            kept.pop(STARTED, None)
             state[number] = {s: _tensor(s, value, p, cls) for s, value in kept.items()}
     return state
 
@@ -76,7 +80,8 @@ def _arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _across(link: Link, slot: str, values: list[np.ndarray], shapes: list[Any]) -> Slots:
-    if slot not in SCALARS and all(v.shape == s for v, s in zip(values, shapes, strict=True)):
+    like_it = all(v.shape == s for v, s in zip(values, shapes, strict=True))
+    if slot not in (*SCALARS, *FACTORED) and like_it:
         arrays = arrays_to_jax([link], dict(zip(link.torch, values, strict=True)))
         return {(leaf, slot): value for leaf, value in arrays.items()}
     if slot not in SCALARS and link.layout is not SAME:
@@ -95,7 +100,7 @@ def _across(link: Link, slot: str, values: list[np.ndarray], shapes: list[Any]) 
 
 def _back(link: Link, slot: str, leaves: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     values = [leaves[leaf] for leaf in link.jax]
-    if slot in (*SCALARS, "started") or link.layout is SAME:
+    if slot in (*SCALARS, STARTED) or link.layout is SAME:
         if any(value.shape == () and value != values[0] for value in values):
             raise ValueError(
                 f"{', '.join(link.jax)} form {name} together, but not at one {slot}."
@@ -109,7 +114,7 @@ def _taken_a_step(kept: Mapping[str, np.ndarray], cls: type) -> bool:
         return True  # its state is there from the beginning
     if "step" in kept:
         return bool(kept["step"] > 0)
-    return bool(kept.get("started", any(np.any(value != 0) for value in kept.values())))
+    return bool(kept.get(STARTED, any(np.any(value != 0) for value in kept.values())))
 
 
 def _tensor(slot: str, value: np.ndarray, p: torch.Tensor, cls: type) -> Any:

@@ -79,7 +79,7 @@ def places(
     if (weights is None) != (params is None):
         raise ValueError("weights and params belong together: give both or none.")
     if weights is None:
-        tensors: dict[str, Any] = dict(model.named_parameters()) if model else named
+        tensors: dict[str, Any] = dict(named if model is None else model.named_parameters())
         links = tuple(Link((name,), (name,), SAME) for name in tensors)
         return Places(groups, links, {n: tensor_to_array(p) for n, p in tensors.items()})
     leaves = named_leaves(params)

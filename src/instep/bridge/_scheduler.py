@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import jax
@@ -15,7 +16,8 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from .. import schedules
-from ..schedules import Plateau, PlateauState, Schedule
+from ..schedules import Plateau, PlateauState, Schedule, from_table
+from ._rounded import unless_rounded
 
 
 LRScheduler = lr_scheduler.LRScheduler
@@ -24,21 +26,24 @@ LRScheduler = lr_scheduler.LRScheduler
 CLOSED_FORM = 1e-9
 
 
-def schedules_from_torch(
-    scheduler: LRScheduler, total_steps: int | None = None, *, every: int = 1
+def scheduler_from_torch(
+    scheduler: LRScheduler, total_steps: int | None = None, *, scheduler_every: int = 1
 ) -> tuple[Schedule, ...]:
     """The schedule of every parameter group, from where the scheduler stands now.
 
-    The count of a schedule is that of PyTorch's: the next update uses
-    ``schedule(steps_taken(scheduler) * every)``. A scheduler that still follows its closed
-    form becomes the schedule of the same name. Any other (``MultiplicativeLR``,
-    ``ChainedScheduler``, ``SequentialLR``, a class of your own, a rate edited by hand) is
-    tabulated: a copy of it is stepped until ``total_steps``.
+    The count of a schedule goes on from PyTorch's: at the beginning of an epoch of
+    ``scheduler_every`` updates the next one uses
+    ``schedule(steps_taken(scheduler) * scheduler_every)``.
+
+    A scheduler that still follows its closed form becomes the schedule of the same name. Any
+    other (``MultiplicativeLR``, ``ChainedScheduler``, a class of your own, a rate edited by
+    hand) is tabulated: a copy of it is stepped until ``total_steps``.
 
     Args:
       scheduler: left as it is, and so is its optimizer.
       total_steps: steps of the scheduler from its beginning, for one that is tabulated.
-      every: optimizer steps per scheduler step; above 1 the schedules are ``per_epoch``.
+      scheduler_every: optimizer steps per scheduler step; above 1 the schedules are
+        ``per_epoch``.
 
     Returns:
       One schedule per parameter group. Those of ``CyclicLR`` and ``OneCycleLR`` carry the
@@ -56,28 +61,42 @@ def schedules_from_torch(
     made: Sequence[Schedule] | None = _closed_forms(scheduler, total_steps)
     if made is None:
         made = _tables(scheduler, total_steps)
-    return tuple(schedules.per_epoch(s, every) if every > 1 else s for s in made)
+    if scheduler_every > 1:
+        made = [schedules.per_epoch(schedule, scheduler_every) for schedule in made]
+    return tuple(made)
 
 
-def scheduler_to_torch(count: int, scheduler: LRScheduler) -> None:
-    """Step a scheduler, in place, until it has been stepped ``count`` times.
+def scheduler_to_torch(count: int, scheduler: LRScheduler, *, scheduler_every: int = 1) -> None:
+    """Step a scheduler, in place, until it stands where it does after ``count`` updates.
 
     Its own arithmetic sets the learning rates of its optimizer, as if it had been there.
+
+    Args:
+      count: of the schedule: ``opt_state.hyperparams.count``.
+      scheduler: as ``scheduler_from_torch`` was given it.
+      scheduler_every: updates per scheduler step.
 
     Raises:
       ValueError: it is ahead already.
     """
-    behind = count - steps_taken(scheduler)
+    wanted = int(count) // scheduler_every
+    behind = wanted - steps_taken(scheduler)
     if behind < 0:
         raise ValueError(
             f"the scheduler has been stepped {steps_taken(scheduler)} times already, more than "
-            f"the {count} of the JAX side. Give the one that optimizer_from_torch was given."
+            f"the {wanted} of the JAX side. Give the one that optimizer_from_torch was given."
         )
-    with warnings.catch_warnings():
-        # It would ask for optimizer.step() first: those steps were taken in JAX.
-        warnings.filterwarnings("ignore", ".*lr_scheduler.step.*|.*optimizer.step.*")
+    with _optimizer_steps_elsewhere():
         for _ in range(behind):
             scheduler.step()
+
+
+@contextmanager
+def _optimizer_steps_elsewhere() -> Iterator[None]:
+    """PyTorch would ask for ``optimizer.step()`` first: those steps are taken in JAX."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*lr_scheduler.step.*|.*optimizer.step.*")
+        yield
 
 
 def steps_taken(scheduler: LRScheduler) -> int:
@@ -114,8 +133,9 @@ def plateau_to_torch(state: PlateauState, scheduler: lr_scheduler.ReduceLROnPlat
     """Write the state and the learning rates into PyTorch's scheduler and its optimizer."""
     groups = scheduler.optimizer.param_groups
     for group, lr in zip(groups, np.atleast_1d(state.lr), strict=True):
-        lr_scheduler._update_param_group_val(group, "lr", float(lr))
-    scheduler.best = float(state.best)
+        lr = unless_rounded(lr, float(group["lr"]))
+        lr_scheduler._update_param_group_val(group, "lr", lr)
+    scheduler.best = unless_rounded(state.best, scheduler.best)
     for name in ("num_bad_epochs", "cooldown_counter", "last_epoch"):
         setattr(scheduler, name, int(getattr(state, name)))
     scheduler._last_lr = [float(group["lr"]) for group in groups]
@@ -157,8 +177,7 @@ def _tables(scheduler: LRScheduler, total_steps: int | None) -> list[Schedule]:
         raise ValueError(f"{total_steps=}, but this {name} has taken {first} steps already.")
     optimizer, copied = _copy(scheduler)
     rows = [_standing(optimizer)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*lr_scheduler.step.*|.*optimizer.step.*")
+    with _optimizer_steps_elsewhere():
         for _ in range(first, total_steps):
             copied.step()
             rows.append(_standing(optimizer))
@@ -166,11 +185,7 @@ def _tables(scheduler: LRScheduler, total_steps: int | None) -> list[Schedule]:
     table = np.array(before + rows, np.float64)  # (count, group, lr or momentum)
     cycles = (table[first:, :, 1] != table[first, :, 1]).any(0)
     return [
-        Schedule(
-            _lookup(table[:, i, 0]),
-            Schedule(_lookup(table[:, i, 1]), last=total_steps) if cycles[i] else None,
-            last=total_steps,
-        )
+        from_table(table[:, i, 0], table[:, i, 1] if cycles[i] else None)
         for i in range(table.shape[1])
     ]
 
@@ -191,10 +206,6 @@ def _standing(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
     ]
 
 
-def _lookup(column: np.ndarray) -> Callable[[Any], Any]:
-    return lambda count: jnp.asarray(column, jnp.result_type(float))[count]
-
-
 def _one_cycle(s: Any, _: int, group: dict[str, Any]) -> Schedule:
     phases = s._schedule_phases
     return schedules.one_cycle_lr(
@@ -212,12 +223,15 @@ def _one_cycle(s: Any, _: int, group: dict[str, Any]) -> Schedule:
 
 
 def _cyclic(s: Any, i: int, group: dict[str, Any]) -> Schedule:
-    up = round(s.total_size * s.step_ratio)
+    up = s.total_size * s.step_ratio
+    if abs(up - round(up)) > 1e-9 * up or not float(s.total_size).is_integer():
+        raise ValueError("a cycle of fractional steps has no closed form here")
+    up = round(up)
     return schedules.cyclic_lr(
         float(s.base_lrs[i]),
         float(s.max_lrs[i]),
         step_size_up=up,
-        step_size_down=round(s.total_size) - up,
+        step_size_down=int(s.total_size) - up,
         mode=s.mode,
         gamma=s.gamma,
         scale_fn=s._scale_fn_custom,

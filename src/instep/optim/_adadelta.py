@@ -26,7 +26,7 @@ def adadelta(
         u \\leftarrow \\rho u + (1 - \\rho) \\Delta^2 \\\\
         p &\\leftarrow p - \\gamma \\Delta
 
-    ``optax.adadelta`` is the same rule; its weight decay comes after the rule, not before.
+    ``optax.adadelta`` is the same rule; its rate has to be given.
 
     Args:
       lr: :math:`\\gamma`, a float or ``schedule(count)``.

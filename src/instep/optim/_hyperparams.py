@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,18 @@ Hyperparam = float | jax.Array | np.ndarray | Schedule
 
 # Data also when given as a number. Not beta1: of float32(0.9), 1 - beta1 has lost two digits.
 ALWAYS_DATA = ("lr", "momentum")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ParamGroupsState:
+    """``torch.optim.Optimizer.param_groups``: one optimizer state per group, in order.
+
+    Each holds the leaves of its own group, and None for those of the others. That of a group
+    that is not trained is an ``optax.EmptyState``.
+    """
+
+    groups: tuple[PyTree, ...]
 
 
 def fixed(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
@@ -127,7 +139,7 @@ def hyperparams(opt_state: PyTree, group: int | None = None) -> dict[str, jax.Ar
     Args:
       opt_state: the state of an ``instep.optim`` transformation, alone or inside others
         (``param_groups``, ``optax.chain``, ``optax.masked``).
-      group: which one, in the order of ``param_groups``; None if there is one.
+      group: which one, counted in ``param_groups``; None if there is one transformation.
 
     Raises:
       ValueError: there is no such transformation inside, or several and no ``group``.
@@ -156,7 +168,13 @@ def set_hyperparams(
     if unknown:
         raise ValueError(
             f"no hyperparameters {unknown} in this state; it has {sorted(current)}. The "
-            f"others are fixed when the optimizer is made."
+            f"others are fixed when the optimizer is made; betas[0] is beta1, and data when it "
+            f"is made from a schedule."
+        )
+    if several := {n: np.shape(v) for n, v in values.items() if np.size(v) != 1}:
+        raise ValueError(
+            f"hyperparameters are scalars; got shapes {several}. Set those of several groups "
+            f"one after the other: set_hyperparams(opt_state, group=i, lr=lr[i])."
         )
     new = current | {
         n: jnp.asarray(v, current[n].dtype).reshape(current[n].shape) for n, v in values.items()
@@ -182,14 +200,25 @@ def _is_record(x: Any) -> bool:
 
 
 def _chosen(opt_state: PyTree, group: int | None) -> Hyperparams:
-    found = [x for x in jax.tree.leaves(opt_state, is_leaf=_is_record) if _is_record(x)]
-    if group is None and len(found) == 1:
-        return found[0]
-    if group is None:
+    parts = [opt_state] if group is None else _groups(opt_state)
+    if group is not None and not 0 <= group < len(parts):
+        raise ValueError(f"no {group=} in this state; it has {len(parts)}, counted from 0.")
+    found = jax.tree.leaves(parts[group or 0], is_leaf=_is_record)
+    found = [x for x in found if _is_record(x)]
+    if len(found) != 1:
         raise ValueError(
             f"expected the state of one instep.optim transformation, found {len(found)}. "
             f"Say which with group=0, 1, ..., or pass the part of opt_state that you mean."
         )
-    if not 0 <= group < len(found):
-        raise ValueError(f"no {group=} in this state; it has {len(found)}, counted from 0.")
-    return found[group]
+    return found[0]
+
+
+def _groups(opt_state: PyTree) -> list[Any]:
+    """The states of the groups of ``param_groups``; any other state is the only one."""
+
+    def has_groups(x: Any) -> bool:
+        return isinstance(x, ParamGroupsState)
+
+    leaves = jax.tree.leaves(opt_state, is_leaf=has_groups)
+    found = [x for x in leaves if has_groups(x)]
+    return list(found[0].groups) if len(found) == 1 else [opt_state]

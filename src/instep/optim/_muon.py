@@ -64,8 +64,8 @@ def muon(
     eps = fixed("eps", eps)
     if len(ns_coefficients) != 3:
         raise ValueError(f"ns_coefficients are three numbers; got {ns_coefficients}.")
-    if not 0 <= ns_steps < 100:
-        raise ValueError(f"Invalid ns_steps: {ns_steps}. It must lie in [0, 100).")
+    if ns_steps not in range(100):
+        raise ValueError(f"Invalid ns_steps: {ns_steps}. It must be an integer in [0, 100).")
     if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
         raise ValueError(
             f"adjust_lr_fn is None, 'original' or 'match_rms_adamw'; got {adjust_lr_fn!r}."

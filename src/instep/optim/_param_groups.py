@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from .._select import Selector, selected
 from .._state import PyTree
 from .._trees import named_leaves
+from ._hyperparams import ParamGroupsState
 
 
 Group = tuple[Selector, optax.GradientTransformation | None]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ParamGroupsState:
-    """``torch.optim.Optimizer.param_groups``: one optimizer state per group, in order.
-
-    Each holds the leaves of its own group, and None for those of the others.
-    """
-
-    groups: tuple[PyTree, ...]
 
 
 def param_groups(groups: Sequence[Group]) -> optax.GradientTransformationExtraArgs:
@@ -65,33 +57,29 @@ def param_groups(groups: Sequence[Group]) -> optax.GradientTransformationExtraAr
     if not groups:
         raise ValueError("param_groups needs at least one (selector, transformation).")
     selectors = [selector for selector, _ in groups]
-    trained = [
-        (i, optax.with_extra_args_support(tx))
-        for i, (_, tx) in enumerate(groups)
-        if tx is not None
+    transformations = [
+        optax.with_extra_args_support(optax.set_to_zero() if tx is None else tx)
+        for _, tx in groups
     ]
 
     def init_fn(params: PyTree) -> Any:
         owner = _owners(selectors, params)
-        return ParamGroupsState(tuple(tx.init(_part(params, owner, i)) for i, tx in trained))
+        parts = [_part(params, owner, i) for i in range(len(groups))]
+        made = [tx.init(part) for tx, part in zip(transformations, parts, strict=True)]
+        return ParamGroupsState(tuple(made))
 
     def update_fn(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> Any:
         if params is None:
             raise ValueError("param_groups needs params: tx.update(grads, opt_state, params).")
         owner = _owners(selectors, params)
-        leaves, treedef = jax.tree.flatten(params)
-        owners = jax.tree.leaves(owner)
-        made = [jax.numpy.zeros_like(p) for p in leaves]
-        states = []
-        for (i, tx), group_state in zip(trained, state.groups, strict=True):
-            part = _part(params, owner, i)
-            own = _part(updates, owner, i)
-            own_extra = {n: _part_if_like(params, v, owner, i) for n, v in extra.items()}
-            own_updates, group_state = tx.update(own, group_state, part, **own_extra)
-            states.append(group_state)
-            for k, u in enumerate(treedef.flatten_up_to(own_updates)):
-                made[k] = u if owners[k] == i else made[k]
-        return treedef.unflatten(made), ParamGroupsState(tuple(states))
+        made, states = jax.tree.map(jnp.zeros_like, params), []
+        for i, (tx, old) in enumerate(zip(transformations, state.groups, strict=True)):
+            part, own = _part(params, owner, i), _part(updates, owner, i)
+            own_extra = {n: _own(x, params, owner, i) for n, x in extra.items()}
+            own_updates, new = tx.update(own, old, part, **own_extra)
+            made = _merged(made, own_updates, owner, i)
+            states.append(new)
+        return made, ParamGroupsState(tuple(states))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -110,7 +98,7 @@ def add_param_group(
 
     Args:
       tx: made by ``param_groups``: the old groups in their order, then the new ones.
-      opt_state: that of the old groups.
+      opt_state: that of the old groups; those that were None may be trained now.
       params: the parameters now.
 
     Raises:
@@ -123,17 +111,21 @@ def add_param_group(
             f"instep.optim.param_groups only. Start with one group, (lambda *_: True, tx)."
         )
     fresh: Any = tx.init(params)
-    old, new = opt_state.groups, fresh.groups[len(opt_state.groups) :]
-    if not new:
-        raise ValueError(f"tx has {len(fresh.groups)} groups and opt_state {len(old)} already.")
-    for i, (was, now) in enumerate(zip(old, fresh.groups, strict=False)):
+    kept = dict(enumerate(opt_state.groups))
+    kept = {i: x for i, x in kept.items() if not isinstance(x, optax.EmptyState)}
+    if len(kept) == len(fresh.groups):
+        raise ValueError(
+            f"tx has {len(fresh.groups)} groups and opt_state trains {len(kept)} already."
+        )
+    for i, was in kept.items():
+        now = fresh.groups[i] if i < len(fresh.groups) else None
         if jax.tree.structure(was) != jax.tree.structure(now):
             raise ValueError(
                 f"group {i} has other parameters or another optimizer than before: "
                 f"{sorted(named_leaves(now))} instead of {sorted(named_leaves(was))}. Keep the "
                 f"old groups as they are and append the new one."
             )
-    return replace(opt_state, groups=old + new)
+    return replace(fresh, groups=tuple(kept.get(i, x) for i, x in enumerate(fresh.groups)))
 
 
 def _owners(selectors: Sequence[Selector], params: PyTree) -> PyTree:
@@ -162,10 +154,29 @@ def _part(tree: PyTree, owner: PyTree, group: int) -> PyTree:
     return jax.tree.map(lambda o, x: x if o == group else None, owner, tree)
 
 
-def _part_if_like(params: PyTree, value: Any, owner: PyTree, group: int) -> Any:
-    """The part of a tree like params; anything else, a loss or a closure, as it is."""
+def _merged(tree: PyTree, part: PyTree, owner: PyTree, group: int) -> PyTree:
+    """``tree`` with the leaves of a group from ``part``."""
+    return jax.tree.map(lambda o, x, y: y if o == group else x, owner, tree, part)
+
+
+def _own(x: Any, params: PyTree, owner: PyTree, group: int) -> Any:
+    """An extra argument of ``update``, as the transformation of a group takes it.
+
+    Of a tree like params its part; a function of the parameters as one of the group's; a
+    number as it is.
+    """
+    if callable(x):
+
+        @functools.wraps(x)  # optax looks at the names of its arguments
+        def of_the_group(part: PyTree, **kwargs: Any) -> Any:
+            made = x(_merged(params, part, owner, group), **kwargs)
+            if not isinstance(made, tuple):
+                return made
+            return made[0], _part(made[1], owner, group)
+
+        return of_the_group
     try:
-        jax.tree.structure(params).flatten_up_to(value)
+        jax.tree.structure(params).flatten_up_to(x)
     except (TypeError, ValueError):
-        return value
-    return _part(value, owner, group)
+        return x
+    return _part(x, owner, group)

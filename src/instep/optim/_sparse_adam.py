@@ -33,7 +33,8 @@ def sparse_adam(
         updates, opt_state = tx.update(grads, opt_state, params, touched={"weight": mask})
 
     **Without** ``touched`` the rows whose gradient is not zero are taken, which differs from
-    PyTorch for a row that was looked up and received a gradient of exactly zero.
+    PyTorch for a row that was looked up and received a gradient of exactly zero. So it is in
+    ``make_train_step``; ``step`` takes ``extra={"touched": ...}``.
     optax has no such rule.
 
     Args:
@@ -89,6 +90,6 @@ def _rows(g: jax.Array, touched: jax.Array | None) -> jax.Array:
     if touched.shape != g.shape[: touched.ndim]:
         raise ValueError(
             f"touched has shape {touched.shape} for a parameter of shape {g.shape}; it has "
-            f"the leading axes of its parameter, for example ({g.shape[0]},)."
+            f"the leading axes of its parameter, for example {g.shape[:1]}."
         )
     return touched.reshape(touched.shape + (1,) * (g.ndim - touched.ndim))

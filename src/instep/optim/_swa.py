@@ -175,7 +175,7 @@ def update_bn(
 
     Raises:
       ValueError: ``batches`` is empty, ``momentum`` is not in (0, 1], nothing is selected,
-        or ``forward`` returned other buffers.
+        or ``forward`` has another momentum or returned other buffers.
 
     References:
       Izmailov et al., `Averaging Weights Leads to Wider Optima and Better Generalization
@@ -200,6 +200,8 @@ def update_bn(
         n += 1
         new = forward(start, batch)
         check_like("what forward returned", new, "buffers", buffers)
+        if n == 1:
+            _check_momentum(forward, start, batch, new, running, momentum)
         mean = jax.tree.map(
             lambda m, x, on, n=n: _cumulative(m, x / momentum, n) if on else m,
             mean,
@@ -212,6 +214,22 @@ def update_bn(
             "used up after one pass; give a list or a DataLoader."
         )
     return jax.tree.map(lambda m, count: jnp.full_like(m, n) if count else m, mean, counted)
+
+
+def _check_momentum(forward, start, batch, from_zero, running, momentum: float) -> None:
+    """A forward pass from ones keeps the other share of them."""
+    ones = jax.tree.map(lambda x, on: jnp.ones_like(x) if on else x, start, running)
+    from_one = named_leaves(forward(ones, batch))
+    for name, zero in named_leaves(from_zero).items():
+        if not named_leaves(running)[name]:
+            continue
+        share = 1.0 - float(jnp.mean(from_one[name] - zero))
+        noise = float(jnp.sqrt(jnp.finfo(zero.dtype).eps) * (1.0 + jnp.max(jnp.abs(zero))))
+        if not abs(share - momentum) <= noise:
+            raise ValueError(
+                f"the forward pass takes a share of {share:.3g} of the new statistics into "
+                f"{name}, not {momentum=}. Give the momentum of the model (1 minus Flax's)."
+            )
 
 
 def _cumulative(mean: jax.Array, new: jax.Array, n: int) -> jax.Array:

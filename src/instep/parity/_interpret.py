@@ -32,7 +32,7 @@ CALLS = {
 
 
 # And those that stay closed: PyTorch too keeps a scaler in float32 whatever it scales.
-CLOSED = ("scaler_inverse", "scaler_update")
+CLOSED = ("_instep_scaler_inverse", "_instep_scaler_update")
 
 
 def interpret(jaxpr: ClosedJaxpr | Jaxpr, operands: Sequence[Any], rule: Rule) -> Values:

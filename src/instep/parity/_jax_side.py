@@ -14,7 +14,7 @@ from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._select import selected
 from .._state import PyTree, View
 from .._trees import named_leaves
-from ..bridge._opt_state import group_hyperparams, slots, write_slots
+from ..bridge._opt_state import STARTED, group_hyperparams, slots, write_slots
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
 from ._leaf import FOUND_INF, Leaf, Observation
 from ._lift import lift_jax
@@ -126,6 +126,8 @@ class JaxWalk:
         seen = self._held(view)
         by_slot: dict[str, dict[str, np.ndarray]] = {}
         for (name, slot), value in slots(view.opt_state).items():
+            if slot == STARTED:
+                continue
             if name in self.frozen:
                 continue  # PyTorch makes no state for it
             by_slot.setdefault(slot, {})[name] = np.asarray(value)

@@ -13,7 +13,11 @@ from ._plateau import (
     reduce_lr_on_plateau as reduce_lr_on_plateau,
 )
 from ._polynomial import polynomial_lr as polynomial_lr
-from ._schedule import Schedule as Schedule, per_epoch as per_epoch
+from ._schedule import (
+    Schedule as Schedule,
+    from_table as from_table,
+    per_epoch as per_epoch,
+)
 from ._sequential import sequential_lr as sequential_lr
 from ._step import multi_step_lr as multi_step_lr, step_lr as step_lr
 from ._swa import swa_lr as swa_lr

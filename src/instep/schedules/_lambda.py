@@ -44,6 +44,7 @@ def lambda_lr(
         return tabulated(leaf, total_steps, f"lr_lambda cannot be traced ({obstacle})")
 
     def rate(count: jax.Array) -> jax.Array:
+        count = count.astype(jnp.result_type(int))  # int32 / int32 is float32, also under x64
         return base_lr * jnp.asarray(lr_lambda(count)).astype(jnp.result_type(float))
 
     return Schedule(rate, node=leaf, entered=rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import jax
@@ -101,10 +101,19 @@ def tabulated(node: Node, total_steps: int | None, why: str) -> Schedule:
 
         return Schedule(rate, node=node)
     total_steps = integer("total_steps", total_steps)
-    rates, momenta = node.simulate(total_steps)
-    momentum = None if momenta is None else Schedule(_lookup(momenta), last=total_steps)
-    return Schedule(_lookup(rates), momentum, node, last=total_steps)
+    return replace(from_table(*node.simulate(total_steps)), node=node)
 
 
-def _lookup(table: np.ndarray) -> Rate:
-    return lambda count: jnp.asarray(table, jnp.result_type(float))[count]
+def from_table(rates: np.ndarray, momenta: np.ndarray | None = None) -> Schedule:
+    """The schedule whose values for the counts 0, 1, ... are listed.
+
+    Args:
+      rates: learning rates, float64, shape ``(total_steps + 1,)``.
+      momenta: of the same shape, for a schedule that cycles the momentum.
+    """
+
+    def rate(count: jax.Array) -> jax.Array:
+        return jnp.asarray(rates, jnp.result_type(float))[count]
+
+    momentum = None if momenta is None else from_table(momenta)
+    return Schedule(rate, momentum, last=len(rates) - 1)
