@@ -17,6 +17,7 @@ ROWS = [row for rows in dialects.FAMILIES.values() for row in rows]
 NOT_DIALECTS = {
     "add_param_group",
     "averaged_model",  # with update_parameters
+    "from_table",  # a schedule from numbers
     "hyperparams",
     "set_hyperparams",
     "swa_avg_fn",  # the default of update_parameters
