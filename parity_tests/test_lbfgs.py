@@ -540,7 +540,7 @@ def test_composes_with_optax(x64):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"lr": -0.1}, ValueError, r"Invalid lr: -0.1. It must satisfy lr >= 0.0"),
+        ({"lr": -0.1}, ValueError, r"Invalid lr: -0.1. It must lie in \[0, inf\)"),
         ({"lr": np.ones(2)}, ValueError, r"lr must be a scalar; got shape \(2,\)"),
         ({"line_search_fn": "armijo"}, ValueError, "'strong_wolfe' or None; got 'armijo'"),
         ({"history_size": 0}, ValueError, "Invalid history_size: 0. It must be at least 1"),

@@ -238,6 +238,7 @@ def test_each_composes_with_chain_masked_and_partition(name, x64):
         (lambda: instep.optim.adam(betas=(1.0, 0.9)), r"Invalid betas\[0\]: 1.0.*\[0, 1\)"),
         (lambda: instep.optim.adam(betas=(0.9, -0.1)), r"Invalid betas\[1\]: -0.1"),
         (lambda: instep.optim.adamw(eps=-1e-8), r"Invalid eps: -1e-08"),
+        (lambda: instep.optim.adamw(torch.ones(2)), r"lr must be a scalar; got shape \(2,\)"),
     ],
 )
 def test_out_of_range(make, message):
@@ -251,9 +252,30 @@ def test_no_other_value_may_be_a_schedule(name):
         instep.optim.sgd(**{name: lambda count: 0.1})
 
 
+def test_a_tensor_of_one_element_is_its_number():
+    tx = instep.optim.adamw(
+        torch.tensor(0.5), betas=(torch.tensor([0.5]), torch.tensor([0.25]))
+    )
+    opt_state = tx.init({"w": jnp.ones(2)})
+    assert float(instep.optim.hyperparams(opt_state)["lr"]) == 0.5
+
+
+def test_parameters_are_not_an_argument():
+    with pytest.raises(TypeError, match=r"lr must be a number; got a dict.*tx.init\(params\)"):
+        instep.optim.sgd({"w": jnp.ones(2)})
+    with pytest.raises(TypeError, match=r"a group is a pair"):
+        instep.optim.param_groups([{"params": "w", "lr": 0.1}])
+    with pytest.raises(TypeError, match="got 'cuda'.*the device, has no meaning"):
+        instep.GradScaler("cuda")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda tx, s: tx.update({"w": jnp.ones((1, 1))}, s, {"w": jnp.ones(2)}),
+            r"a gradient of shape \(1, 1\) for a parameter of \(2,\)",
+        ),
         (lambda tx, s: tx.update({"w": jnp.ones(2)}, s), "needs the old ones"),
         (lambda tx, s: instep.optim.set_hyperparams(s, beta=1), r"\['beta'\].*\['lr'\]"),
         (
@@ -267,6 +289,12 @@ def test_misuse(call, message):
     tx = instep.optim.adam()
     with pytest.raises(ValueError, match=message):
         call(tx, tx.init({"w": jnp.ones(2)}))
+
+
+def test_a_state_of_something_else_is_an_error():
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(TypeError, match="opt_state is a tuple, not what tx.init made"):
+        instep.optim.adam().update(params, optax.adam(0.1).init(params), params)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -1,7 +1,6 @@
 """Optimizers, schedulers and scalers across the bridge: to the bit, by name, or an error."""
 
 import copy
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from torch.optim import lr_scheduler
 import instep
 from conftest import assert_in_step
 from instep import bridge
-from optimizers import batch, jax_loss, optim_db, torch_loss
+from optimizers import batch, jax_loss, optim_db, start, torch_loss
 from test_handover import SCHEDULERS, assert_same_state, parameters, torch_leg
 
 
@@ -167,6 +166,49 @@ def test_flags_without_a_meaning_and_a_tensor_lr(x64):
     assert optimizer.param_groups[0]["foreach"] is False
 
 
+@pytest.mark.parametrize("frozen", ["0.weight", "0", "1.bias"])
+@pytest.mark.parametrize("several", [False, True], ids=["one group", "two groups"])
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.Adagrad])
+def test_frozen_parameters_inside_the_optimizer_stay(make, several, frozen, x64):
+    """requires_grad_(False): PyTorch passes over them, and so does the transformation."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    for name, p in model.named_parameters():
+        p.requires_grad_(not name.startswith(frozen))
+    groups = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "lr": 0.3}]
+    optimizer = make(groups if several else model.parameters(), lr=0.1)
+    params = {n: jnp.asarray(p.detach().numpy()) for n, p in model.named_parameters()}
+    tx, opt_state = bridge.optimizer_from_torch(optimizer, model)
+    for _ in range(3):
+        for p in model.parameters():
+            p.grad = torch.ones_like(p) if p.requires_grad else None
+        optimizer.step()
+        updates, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), opt_state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    for n, p in model.named_parameters():
+        assert_in_step(p, params[n], n)
+    back = bridge.optimizer_state_dict(opt_state, optimizer, model)
+    assert_same_state(optimizer.state_dict(), back)
+
+
+class Decay(lr_scheduler.LRScheduler):
+    """Sets the weight decay as well."""
+
+    def get_lr(self):
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.1 * self.last_epoch
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
+def test_a_bridged_state_of_lbfgs_may_be_donated(x64):
+    optimizer = three_steps("LBFGS")
+    tx, opt_state = bridge.optimizer_from_torch(optimizer)
+    p = {n: jnp.asarray(v) for n, v in start("LBFGS").items()}
+    step = instep.make_train_step(lambda p, xy: jax_loss(p, *xy), tx)
+    state, _ = step(instep.init_state(p, tx, opt_state=opt_state), batch(0))
+    assert int(state.opt_state.n_iter) > int(opt_state.n_iter)
+
+
 def test_what_the_optimizer_does_not_train_is_left_alone():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model[1].parameters(), lr=0.5)
@@ -196,15 +238,15 @@ def test_a_scaler_with_a_skipped_step_in_the_middle(x64):
             scaler.update()
             scheduler.step()
 
-    p, optimizer, scheduler, scaler = fresh()
-    leg(p, optimizer, scheduler, scaler, range(30))
+    p, optimizer, scheduler, theirs = fresh()
+    leg(p, optimizer, scheduler, theirs, range(30))
 
     q, *others = fresh()
     leg(q, *others, range(10))
     tx, opt_state = bridge.optimizer_from_torch(others[0], scheduler=others[1])
     numbers = {str(i): jnp.asarray(v.detach().numpy()) for i, v in enumerate(q.values())}
-    state = instep.init_state(numbers, tx, scaler=bridge.scaler_from_torch(others[2]))
-    state = replace(state, opt_state=opt_state)
+    scaler = bridge.scaler_from_torch(others[2])
+    state = instep.init_state(numbers, tx, scaler=scaler, opt_state=opt_state)
 
     def loss_fn(params, batch):
         x, y, factor = batch
@@ -227,7 +269,7 @@ def test_a_scaler_with_a_skipped_step_in_the_middle(x64):
     for n in p:
         assert_in_step(p[n], q[n].detach().numpy(), n)
     assert_same_state(optimizer.state_dict(), others[0].state_dict())
-    assert scaler.state_dict() == others[2].state_dict()
+    assert theirs.state_dict() == others[2].state_dict()
     assert scheduler.last_epoch == others[1].last_epoch == 30
     assert int(others[0].state[q["matrix"]]["step"]) == 29
 
@@ -392,10 +434,6 @@ def adam(*shape):
     return torch.optim.Adam([torch.zeros(shape or (2,), requires_grad=True)])
 
 
-def three_epochs():
-    return stepped("step", 3)
-
-
 class Own(torch.optim.Adam):
     pass
 
@@ -435,7 +473,7 @@ ERRORS = {
     ),
     "steps that are not the scheduler's": (
         lambda: bridge.optimizer_from_torch(
-            *three_epochs()[:1], scheduler=three_epochs()[1], scheduler_every=4, steps=6
+            (pair := stepped("step", 3))[0], scheduler=pair[1], scheduler_every=4, steps=6
         ),
         ValueError,
         "after steps=6.*stepped 1 times; this one has been 3 times",
@@ -454,6 +492,38 @@ ERRORS = {
         lambda: bridge.scheduler_from_torch(stepped("chained", 3)[1], 2),
         ValueError,
         "total_steps=2, but this ChainedScheduler has taken 3",
+    ),
+    "a scheduler that sets more": (
+        lambda: bridge.scheduler_from_torch(Decay(adam()), 5),
+        ValueError,
+        "this Decay sets 'weight_decay' too",
+    ),
+    "a scheduler of another optimizer": (
+        lambda: bridge.optimizer_from_torch(adam(), scheduler=stepped("step", 0)[1]),
+        ValueError,
+        "the rates of another optimizer",
+    ),
+    "a state of another optimizer": (
+        lambda: bridge.optimizer_to_torch(
+            bridge.optimizer_from_torch(adam())[1],
+            torch.optim.SGD([torch.zeros(2, requires_grad=True)]),
+        ),
+        ValueError,
+        r"group 0 of opt_state is not that of the SGD: slots.exp_avg.0 has the shape \(2,\)",
+    ),
+    "other names": (
+        lambda: bridge.optimizer_to_torch(
+            instep.optim.adam().init({"kernel": jnp.zeros(2)}), adam()
+        ),
+        ValueError,
+        "slots.exp_avg.0 has the shape None instead of",
+    ),
+    "another shape": (
+        lambda: bridge.optimizer_to_torch(
+            instep.optim.adam().init({"0": jnp.zeros((3, 2))}), adam(2, 3)
+        ),
+        ValueError,
+        r"slots.exp_avg.0 has the shape \(3, 2\) instead of \(2, 3\)",
     ),
     "half a scaler": (
         lambda: bridge.scaler_to_torch(None, torch.amp.GradScaler("cpu")),

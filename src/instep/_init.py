@@ -9,7 +9,7 @@ import optax
 from ._dtypes import dtype_of
 from ._scaler import GradScaler
 from ._state import PyTree, TrainState
-from ._trees import check_params
+from ._trees import check_like, check_params
 
 
 def init_state(
@@ -18,6 +18,7 @@ def init_state(
     buffers: PyTree = None,
     rng: jax.Array | None = None,
     scaler: GradScaler | None = None,
+    opt_state: PyTree = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -30,18 +31,24 @@ def init_state(
       buffers: pytree of arrays that the forward pass rewrites.
       rng: root key, ``jax.random.key(seed)``, if the model draws.
       scaler: with one the train step scales the loss and skips steps that overflow.
+      opt_state: where ``tx`` stands already, for example from ``bridge.optimizer_from_torch``;
+        None: ``tx.init(params)``. It is cast to the dtypes that ``tx.init`` makes.
 
     Raises:
-      ValueError: ``params`` has no leaves.
+      ValueError: ``params`` has no leaves, or ``opt_state`` is not a state of ``tx``.
       TypeError: a leaf of ``params`` is not real floating.
     """
     check_params(params)
     params, buffers = _copy(params), _copy(buffers)
+    fresh = tx.init(params)
+    if opt_state is not None:
+        check_like("opt_state", opt_state, "tx.init(params)", fresh)
+        fresh = jax.tree.map(lambda new, old: jnp.asarray(old, new.dtype), fresh, opt_state)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         buffers=buffers,
-        opt_state=_copy(tx.init(params)),
+        opt_state=_copy(fresh),
         rng=_copy(rng),
         scaler=_copy(scaler),
     )

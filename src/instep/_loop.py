@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ._init import init_state
@@ -16,7 +15,6 @@ from ._scaler import GradScaler
 from ._select import Selector
 from ._state import PyTree, TrainState, View
 from ._step import StepOptions, TrainStep, make_observed_step, make_train_step
-from ._trees import check_like
 
 
 @dataclass(frozen=True)
@@ -93,13 +91,10 @@ def initial_state(loop: JaxLoop) -> TrainState:
     Raises:
       ValueError: ``loop.opt_state`` is not a state of ``loop.tx`` for these parameters.
     """
-    state = init_state(loop.params, loop.tx, loop.buffers, loop.rng, loop.scaler)
-    given = loop.opt_state() if callable(loop.opt_state) else loop.opt_state
-    if given is None:
-        return state
-    check_like("opt_state", given, "tx.init(params)", state.opt_state)
-    cast = jax.tree.map(lambda new, old: jnp.array(old, new.dtype), state.opt_state, given)
-    return replace(state, opt_state=cast)
+    opt_state = loop.opt_state() if callable(loop.opt_state) else loop.opt_state
+    return init_state(
+        loop.params, loop.tx, loop.buffers, loop.rng, loop.scaler, opt_state=opt_state
+    )
 
 
 def train_step(loop: JaxLoop) -> TrainStep:

@@ -65,6 +65,11 @@ class GradScaler:
 
     def __post_init__(self, init_scale):
         scale = init_scale if self.scale is None else self.scale
+        if isinstance(scale, str):
+            raise TypeError(
+                f"init_scale must be a number; got {scale!r}. PyTorch's first argument, the "
+                f"device, has no meaning here."
+            )
         tracker = 0 if self.growth_tracker is None else self.growth_tracker
         # Factors in double precision, as PyTorch has them; it multiplies before it rounds.
         for name, value, dtype in (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,36 +13,22 @@ import optax
 import torch
 from torch import nn
 
-from .. import optim
 from .._state import PyTree
-from ..optim import LBFGSState, OptimizerState, ParamGroupsState
-from ._layout import SAME
+from ..optim import LBFGSState, OptimizerState
 from ._lbfgs import lbfgs_from_torch, lbfgs_to_torch
 from ._opt_state import slots, write_slots
+from ._optimizer_groups import (
+    OPTIMIZERS,
+    check_layouts,
+    checked_records,
+    each_group,
+    grouped,
+)
 from ._optimizer_slots import read_torch_slots, torch_slots
-from ._places import Places, places
+from ._places import places
 from ._rounded import unless_rounded
 from ._scheduler import scheduler_from_torch, scheduler_to_torch, steps_taken
 from ._weights import WeightMap
-
-
-OPTIMIZERS: dict[type, Callable[..., Any]] = {
-    torch.optim.Adadelta: optim.adadelta,
-    torch.optim.Adafactor: optim.adafactor,
-    torch.optim.Adagrad: optim.adagrad,
-    torch.optim.Adam: optim.adam,
-    torch.optim.AdamW: optim.adamw,
-    torch.optim.Adamax: optim.adamax,
-    torch.optim.ASGD: optim.asgd,
-    torch.optim.LBFGS: optim.lbfgs,
-    torch.optim.Muon: optim.muon,
-    torch.optim.NAdam: optim.nadam,
-    torch.optim.RAdam: optim.radam,
-    torch.optim.RMSprop: optim.rmsprop,
-    torch.optim.Rprop: optim.rprop,
-    torch.optim.SGD: optim.sgd,
-    torch.optim.SparseAdam: optim.sparse_adam,
-}
 
 
 def optimizer_from_torch(
@@ -60,8 +45,9 @@ def optimizer_from_torch(
     """The transformation of a PyTorch optimizer, and its state as it stands now.
 
     Class, parameter groups, options, per-parameter state, learning rates and the place in the
-    schedule come along; ``foreach``, ``fused`` and the like have no meaning in JAX. For a
-    checkpoint, load it into the optimizer first.
+    schedule come along; ``foreach``, ``fused`` and the like have no meaning in JAX. Frozen
+    parameters (``requires_grad=False``) are left alone. For a checkpoint, load it into the
+    optimizer first.
 
     Args:
       optimizer: of a class of ``torch.optim`` itself; left as it is.
@@ -72,8 +58,8 @@ def optimizer_from_torch(
       scheduler: steps the learning rate from here on, see ``scheduler_from_torch``.
       scheduler_every: optimizer steps per scheduler step.
       total_steps: of the scheduler, where it must be tabulated.
-      steps: optimizer steps taken so far; None: a multiple of ``scheduler_every``, as at the
-        end of an epoch.
+      steps: optimizer steps taken so far; None: as many as its parameters have, or where they
+        do not count, those of whole epochs.
 
     Returns:
       ``(tx, opt_state)``; several groups make a ``param_groups``.
@@ -90,30 +76,23 @@ def optimizer_from_torch(
             f"known. Write it as an optax.GradientTransformation."
         )
     where = places(optimizer, model, weights, params)
-    _check_layouts(optimizer, where)
+    check_layouts(optimizer, where)
     rates: Sequence[Any] = [float(group["lr"]) for group in optimizer.param_groups]
     count = 0
     if scheduler is not None:
+        _check_own(scheduler, optimizer)
         rates = scheduler_from_torch(scheduler, total_steps, scheduler_every=scheduler_every)
         count = _count(scheduler, scheduler_every, steps)
-    groups = [
-        (where.mask(i), _transformation(type(optimizer), group, rates[i]))
-        for i, group in enumerate(optimizer.param_groups)
-    ]
-    untrained = where.untrained()
-    alone = len(groups) == 1 and not any(jax.tree.leaves(untrained))
-    if any(jax.tree.leaves(untrained)):
-        groups.append((untrained, None))
-    tx = groups[0][1] if alone else optim.param_groups(groups)
+    tx = grouped(optimizer, where, rates)
     opt_state: Any = tx.init(where.params)
     if isinstance(optimizer, torch.optim.LBFGS):
-        opt_state = _each(opt_state, lambda x, _: lbfgs_from_torch(x, optimizer, where))
+        opt_state = each_group(opt_state, lambda x, _: lbfgs_from_torch(x, optimizer, where))
     else:
         opt_state = write_slots(opt_state, read_torch_slots(optimizer, where))
-    opt_state = _each(
+    opt_state = each_group(
         opt_state, lambda x, i: _with_hyperparams(x, optimizer.param_groups[i], count)
     )
-    return tx, jax.tree.map(jnp.asarray, opt_state)
+    return tx, jax.tree.map(lambda x: jnp.array(x, copy=True), opt_state)
 
 
 def optimizer_state_dict(
@@ -134,18 +113,19 @@ def optimizer_state_dict(
       model, weights, params: as for ``optimizer_from_torch``.
 
     Raises:
-      ValueError: names, groups and leaves do not fit together.
+      TypeError: ``opt_state`` is not that of an optimizer of ``instep.optim``.
+      ValueError: names, groups, slots and shapes are not those of the optimizer.
     """
     where = places(optimizer, model, weights, params)
-    records = _checked_records(opt_state, optimizer)
+    records = checked_records(opt_state, optimizer, where)
     saved = optimizer.state_dict()
     if isinstance(records[0], LBFGSState):
         state = lbfgs_to_torch(records[0], where)
         state = {0: state} if state else {}
     else:
-        state = torch_slots(slots(opt_state), type(optimizer), where)
+        state = saved["state"] | torch_slots(slots(opt_state), type(optimizer), where)
     groups = [
-        group | _current(record, group)
+        group if record is None else group | _current(record, group)
         for group, record in zip(saved["param_groups"], records, strict=True)
     ]
     return saved | {"state": state, "param_groups": groups}
@@ -173,8 +153,10 @@ def optimizer_to_torch(
     Raises:
       ValueError: as ``optimizer_state_dict``; or the scheduler is ahead already.
     """
-    records = _checked_records(opt_state, optimizer)
-    if scheduler is not None:
+    where = places(optimizer, model, weights, params)
+    records = [x for x in checked_records(opt_state, optimizer, where) if x is not None]
+    if scheduler is not None and records:
+        _check_own(scheduler, optimizer)
         count = int(records[0].hyperparams.count)
         scheduler_to_torch(count, scheduler, scheduler_every=scheduler_every)
     state_dict = optimizer_state_dict(
@@ -183,77 +165,25 @@ def optimizer_to_torch(
     optimizer.load_state_dict(state_dict)
 
 
-def _transformation(cls: type, group: dict[str, Any], lr: Any) -> Any:
-    """The options of a group have the names of our arguments, for both have PyTorch's."""
-    make = OPTIMIZERS[cls]
-    options = {
-        name: _number(group[name])
-        for name in inspect.signature(make).parameters
-        if name in group and name != "lr"
-    }
-    return make(lr=lr, **options)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return tuple(_number(x) for x in value)
-    return value.item() if torch.is_tensor(value) else value
-
-
-def _check_layouts(optimizer: torch.optim.Optimizer, where: Places) -> None:
-    """Muon and Adafactor treat the axes of a parameter differently."""
-    if not isinstance(optimizer, torch.optim.Muon | torch.optim.Adafactor):
-        return
-    moved = {name: x.layout for x in where.links for name in x.torch if x.layout is not SAME}
-    found = [name for name, p in where.tensors.items() if name in moved and p.ndim > 1]
-    if found:
-        raise ValueError(
-            f"{type(optimizer).__name__} depends on the order of the axes, and {found[0]} has "
-            f"the layout {moved[found[0]].name!r} on the JAX side. Keep {', '.join(found)} in "
-            f"PyTorch's layout there."
-        )
+def _check_own(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
+    if scheduler.optimizer is not optimizer:
+        raise ValueError("the scheduler sets the rates of another optimizer than this one.")
 
 
 def _count(scheduler: Any, scheduler_every: int, steps: int | None) -> int:
+    """Optimizer steps taken, which the scheduler must have seen."""
     stands = steps_taken(scheduler)
     if steps is None:
-        return stands * scheduler_every
+        kept = scheduler.optimizer.state.values()
+        counted = max((int(slots["step"]) for slots in kept if "step" in slots), default=0)
+        whole = stands * scheduler_every
+        return counted if counted // scheduler_every == stands else whole
     if steps // scheduler_every != stands:
         raise ValueError(
             f"after {steps=} of the optimizer with {scheduler_every=} the scheduler has been "
             f"stepped {steps // scheduler_every} times; this one has been {stands} times."
         )
     return steps
-
-
-def _is_record(x: Any) -> bool:
-    return isinstance(x, OptimizerState | LBFGSState)
-
-
-def _checked_records(opt_state: PyTree, optimizer: torch.optim.Optimizer) -> list[Any]:
-    """The state of each of the optimizer's groups."""
-    states = opt_state.groups if isinstance(opt_state, ParamGroupsState) else (opt_state,)
-    records = [x for x in states if not isinstance(x, optax.EmptyState)]
-    strange = [type(x).__name__ for x in records if not _is_record(x)]
-    if strange:
-        raise TypeError(
-            f"opt_state is, or holds, a {strange[0]}. Give state.opt_state of the "
-            f"transformation that optimizer_from_torch returned, by itself."
-        )
-    if len(records) != len(optimizer.param_groups):
-        raise ValueError(
-            f"opt_state has {len(records)} groups and the optimizer "
-            f"{len(optimizer.param_groups)}. Give the state of the transformation that "
-            f"optimizer_from_torch made of it."
-        )
-    return records
-
-
-def _each(opt_state: PyTree, change: Callable[[Any, int], Any]) -> PyTree:
-    if not isinstance(opt_state, ParamGroupsState):
-        return change(opt_state, 0)
-    groups = [change(x, i) if _is_record(x) else x for i, x in enumerate(opt_state.groups)]
-    return replace(opt_state, groups=tuple(groups))
 
 
 def _with_hyperparams(record: Any, group: dict[str, Any], count: int) -> Any:

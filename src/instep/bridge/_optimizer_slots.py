@@ -69,7 +69,7 @@ def torch_slots(found: Mapping[tuple[str, str], Any], cls: type, where: Places) 
             for slot, leaves in by_slot.items()
             if all(leaf in leaves for leaf in link.jax)
         }
-        if _taken_a_step(kept, cls):
+        if kept and _taken_a_step(kept, cls):
             kept.pop(STARTED, None)
             state[number] = {s: _tensor(s, value, p, cls) for s, value in kept.items()}
     return state

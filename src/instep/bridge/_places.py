@@ -25,25 +25,38 @@ class Places:
       groups: for each parameter group the parameters, by name, in PyTorch's order.
       links: from those names to leaves of ``params``.
       params: the JAX parameters, or a tree like them.
+      frozen: those of the groups that have ``requires_grad=False``: PyTorch's optimizer
+        passes over them.
     """
 
     groups: tuple[dict[str, torch.Tensor], ...]
     links: tuple[Link, ...]
     params: PyTree
+    frozen: frozenset[str] = frozenset()
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """All parameters by name."""
         return {name: p for group in self.groups for name, p in group.items()}
 
-    def mask(self, group: int) -> PyTree:
-        """A tree like ``params``: True for the leaves of a group."""
-        return self._mask(set(self.groups[group]))
+    def is_trained(self, group: int) -> bool:
+        """Whether a group has a parameter that is not frozen."""
+        return not self.groups[group].keys() <= self.frozen
 
-    def untrained(self) -> PyTree:
-        """A tree like ``params``: True for the leaves that no group has."""
-        trained = self._mask(set(self.tensors))
-        return jax.tree.map(lambda used: not used, trained)
+    def mask(self, group: int) -> PyTree:
+        """A tree like ``params``: True for the leaves that a group trains.
+
+        Of a group that trains none, for all its leaves.
+        """
+        return self._mask(self._trained(group) or set(self.groups[group]))
+
+    def left_over(self) -> PyTree:
+        """A tree like ``params``: True for the leaves that are in no ``mask``."""
+        masks = [self.mask(group) for group in range(len(self.groups))]
+        return jax.tree.map(lambda *inside: not any(inside), *masks)
+
+    def _trained(self, group: int) -> set[str]:
+        return self.groups[group].keys() - self.frozen
 
     def _mask(self, names: set[str]) -> PyTree:
         inside = set()
@@ -52,7 +65,8 @@ class Places:
             if found and found != set(link.torch):
                 raise ValueError(
                     f"{', '.join(link.torch)} form {', '.join(link.jax)} together, but only "
-                    f"{sorted(found)} are in one parameter group. Put them into one group."
+                    f"{sorted(found)} are trained by one parameter group. Train or freeze "
+                    f"them together, in one group."
                 )
             inside |= set(link.jax) if found else set()
         flags = [name in inside for name in named_leaves(self.params)]
@@ -76,12 +90,16 @@ def places(
     """
     groups = _named_groups(optimizer, model)
     named = {name: p for group in groups for name, p in group.items()}
+    frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        frozen = frozenset()  # one vector for all; an absent gradient counts as zeros
     if (weights is None) != (params is None):
         raise ValueError("weights and params belong together: give both or none.")
     if weights is None:
         tensors: dict[str, Any] = dict(named if model is None else model.named_parameters())
         links = tuple(Link((name,), (name,), SAME) for name in tensors)
-        return Places(groups, links, {n: tensor_to_array(p) for n, p in tensors.items()})
+        arrays = {name: tensor_to_array(p) for name, p in tensors.items()}
+        return Places(groups, links, arrays, frozen)
     leaves = named_leaves(params)
     links = tuple(x for x in weights.links if x.jax and set(x.jax) <= leaves.keys())
     missing = sorted(named.keys() - {name for link in links for name in link.torch})
@@ -90,7 +108,7 @@ def places(
             f"the optimizer trains {missing}, which have no leaf in params by this map. Give "
             f"the params that match_weights saw."
         )
-    return Places(groups, links, params)
+    return Places(groups, links, params, frozen)
 
 
 def _named_groups(optimizer, model: nn.Module | None) -> tuple[dict[str, torch.Tensor], ...]:

@@ -176,11 +176,17 @@ def _tables(scheduler: LRScheduler, total_steps: int | None) -> list[Schedule]:
     if total_steps < first:
         raise ValueError(f"{total_steps=}, but this {name} has taken {first} steps already.")
     optimizer, copied = _copy(scheduler)
-    rows = [_standing(optimizer)]
+    rows, fixed = [_standing(optimizer)], _fixed(optimizer)
     with _optimizer_steps_elsewhere():
         for _ in range(first, total_steps):
             copied.step()
             rows.append(_standing(optimizer))
+    changed = [a for a, b in zip(fixed, _fixed(optimizer), strict=True) if a != b]
+    if changed:
+        raise ValueError(
+            f"this {name} sets {changed[0][0]!r} too, which is fixed when an optimizer of "
+            f"instep.optim is made; lr, momentum and betas[0] may be schedules."
+        )
     before = [[(np.nan, np.nan)] * len(rows[0])] * first
     table = np.array(before + rows, np.float64)  # (count, group, lr or momentum)
     cycles = (table[first:, :, 1] != table[first, :, 1]).any(0)
@@ -197,6 +203,16 @@ def _copy(scheduler: LRScheduler) -> tuple[torch.optim.Optimizer, LRScheduler]:
     kept = [t for slots in optimizer.state.values() for t in slots.values()]
     shared = {id(t): t for t in (*parameters, *kept) if torch.is_tensor(t)}
     return copy.deepcopy((optimizer, scheduler), shared)
+
+
+def _fixed(optimizer: torch.optim.Optimizer) -> list[tuple[str, str]]:
+    """What of the groups no schedule may change."""
+    return [
+        (key, repr(value[1:] if key == "betas" else value))
+        for group in optimizer.param_groups
+        for key, value in group.items()
+        if key not in ("params", "lr", "momentum")
+    ]
 
 
 def _standing(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:

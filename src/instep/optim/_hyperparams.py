@@ -53,9 +53,15 @@ def fixed(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
             f"{name} must be a number; got {value!r}. Only lr, momentum and betas[0] may be "
             f"schedules, where the optimizer has them."
         )
-    if np.size(value) != 1:
-        raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")
-    number = float(np.reshape(value, ()))
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise TypeError(
+            f"{name} must be a number; got a {type(value).__name__}. An optimizer is made "
+            f"without the parameters: tx = adamw(1e-3); opt_state = tx.init(params)."
+        )
+    if array.size != 1:
+        raise ValueError(f"{name} must be a scalar; got shape {array.shape}.")
+    number = float(array.reshape(()))
     if not _lies_in(number, interval):
         raise ValueError(f"Invalid {name}: {number}. It must lie in {interval}.")
     return number
@@ -153,7 +159,8 @@ def set_hyperparams(
     """Return ``opt_state`` with new hyperparameters; shapes and dtypes stay: no retrace.
 
     PyTorch: ``optimizer.param_groups[group]["lr"] = 0.01``. A scheduled value is in force
-    for one update; then the schedule sets it again.
+    for one update; then the schedule sets it again. A number is in force until it is set
+    again, also with another transformation: the state holds it.
 
     Args:
       opt_state, group: as for ``hyperparams``.

@@ -56,6 +56,8 @@ def param_groups(groups: Sequence[Group]) -> optax.GradientTransformationExtraAr
     """
     if not groups:
         raise ValueError("param_groups needs at least one (selector, transformation).")
+    if not all(isinstance(group, tuple) and len(group) == 2 for group in groups):
+        raise TypeError(f"a group is a pair (selector, transformation); got {list(groups)}.")
     selectors = [selector for selector, _ in groups]
     transformations = [
         optax.with_extra_args_support(optax.set_to_zero() if tx is None else tx)

@@ -68,8 +68,18 @@ def per_parameter(
                 "instep.optim computes new parameters, so it needs the old ones: call "
                 "tx.update(grads, opt_state, params)."
             )
+        if not isinstance(state, OptimizerState):
+            raise TypeError(
+                f"opt_state is a {type(state).__name__}, not what tx.init made: an "
+                f"OptimizerState. Give the part of it that belongs to this transformation."
+            )
         leaves, treedef = jax.tree.flatten(params)
         grads = treedef.flatten_up_to(updates)
+        for p, g in zip(leaves, grads, strict=True):
+            if g is not None and jnp.shape(g) != jnp.shape(p):
+                raise ValueError(
+                    f"a gradient of shape {jnp.shape(g)} for a parameter of {jnp.shape(p)}."
+                )
         slots = _by_leaf(state.slots, treedef)
         extras = _by_leaf({name: others.get(name) for name in extra}, treedef)
         values = state.hyperparams.values
