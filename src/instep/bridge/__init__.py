@@ -27,6 +27,10 @@ from ._optimizer import (
     optimizer_state_dict as optimizer_state_dict,
     optimizer_to_torch as optimizer_to_torch,
 )
+from ._plateau import (
+    plateau_from_torch as plateau_from_torch,
+    plateau_to_torch as plateau_to_torch,
+)
 from ._rule import Link as Link, Rule as Rule
 from ._rules import (
     batch_norm as batch_norm,
@@ -50,8 +54,6 @@ from ._scaler import (
     scaler_to_torch as scaler_to_torch,
 )
 from ._scheduler import (
-    plateau_from_torch as plateau_from_torch,
-    plateau_to_torch as plateau_to_torch,
     scheduler_from_torch as scheduler_from_torch,
     scheduler_to_torch as scheduler_to_torch,
     steps_taken as steps_taken,

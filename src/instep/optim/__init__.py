@@ -11,7 +11,8 @@ from ._hyperparams import (
     hyperparams as hyperparams,
     set_hyperparams as set_hyperparams,
 )
-from ._lbfgs import LBFGSState as LBFGSState, lbfgs as lbfgs
+from ._lbfgs import lbfgs as lbfgs
+from ._lbfgs_memory import LBFGSState as LBFGSState
 from ._muon import muon as muon
 from ._nadam import nadam as nadam
 from ._param_groups import (

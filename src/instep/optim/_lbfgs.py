@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import index
 from typing import Any, NamedTuple
 
@@ -17,36 +17,12 @@ from .._dtypes import dtype_of, wide
 from .._state import PyTree
 from .._trees import check_params
 from . import _hyperparams
-from ._hyperparams import Hyperparam, Hyperparams, fixed, learning_rate
+from ._arguments import Hyperparam, fixed, learning_rate
+from ._lbfgs_memory import LBFGSState, direction, dot, remember, scale, shift
 from ._wolfe import Point, strong_wolfe
 
 
 Closure = Callable[[PyTree], tuple[jax.Array, PyTree]]
-
-FLAT_PAIR = 1e-10  # a pair with less curvature than this is not remembered
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class LBFGSState:
-    """``torch.optim.LBFGS.state``, by PyTorch's names; before the first step all zeros.
-
-    A vector of PyTorch's is a tree like params here, so that layouts and shardings carry
-    over; its dtype is the widest of the parameters' and at least float32.
-    """
-
-    hyperparams: Hyperparams
-    func_evals: jax.Array  # shape=(), int32: evaluations of the closure
-    n_iter: jax.Array  # shape=(), int32: inner iterations
-    d: PyTree  # like params: the last direction
-    t: jax.Array  # shape=(): the last step length
-    old_dirs: PyTree  # like params, (history_size, ...): changes of the gradient, oldest first
-    old_stps: PyTree  # like params, (history_size, ...): the steps that caused them
-    ro: jax.Array  # shape=(history_size,): 1 / (y . s)
-    num_old: jax.Array  # shape=(), int32: rows in use; the others are zero
-    H_diag: jax.Array  # shape=(): scale of the initial inverse Hessian
-    prev_flat_grad: PyTree  # like params: the gradient before the last move
-    prev_loss: jax.Array  # shape=(): the loss before the last move
 
 
 class Walk(NamedTuple):
@@ -194,9 +170,9 @@ def lbfgs(
 
         def iterate(walk: Walk) -> Walk:
             """One direction, and the move along it unless it is flat."""
-            state = _remember(walk.state, walk.grad)
-            d = _direction(state, walk.grad)
-            gtd = _dot(walk.grad, d)
+            state = remember(walk.state, walk.grad)
+            d = direction(state, walk.grad)
+            gtd = dot(walk.grad, d)
             t = jnp.where(state.n_iter == 0, _first_length(walk.grad), 1.0) * lr
             state = replace(
                 state,
@@ -216,7 +192,7 @@ def lbfgs(
             params, t, loss, grad, evals = step(walk, last)
             state = replace(walk.state, t=t, func_evals=walk.state.func_evals + evals)
             evals = walk.evals + evals
-            still = _largest(_scale(t, state.d)) <= tolerance_change
+            still = _largest(scale(t, state.d)) <= tolerance_change
             level = jnp.abs(loss - state.prev_loss) < tolerance_change
             optimal = _largest(grad) <= tolerance_grad
             done = last | (evals >= max_eval) | optimal | still | level
@@ -225,7 +201,7 @@ def lbfgs(
         def stride(walk: Walk, last: jax.Array):
             """A step of fixed length; where the last one leads, the next update will see."""
             t = walk.state.t
-            params = _shift(walk.params, t, walk.state.d)
+            params = shift(walk.params, t, walk.state.d)
             loss, grad = lax.cond(
                 last, lambda _: (walk.loss, walk.grad), lambda p: evaluate(p), params
             )
@@ -236,14 +212,14 @@ def lbfgs(
             x, d = walk.params, walk.state.d
 
             def at(t: jax.Array) -> Point:
-                loss, grad = evaluate(_shift(x, t, d))
-                return Point(t, loss, grad, _dot(grad, d))
+                loss, grad = evaluate(shift(x, t, d))
+                return Point(t, loss, grad, dot(grad, d))
 
-            start = Point(jnp.zeros_like(lr), walk.loss, walk.grad, _dot(walk.grad, d))
+            start = Point(jnp.zeros_like(lr), walk.loss, walk.grad, dot(walk.grad, d))
             best, evals = strong_wolfe(
                 at, start, walk.state.t, _largest(d), max_eval - walk.evals
             )
-            return _shift(x, best.t, d), best.t, best.f, best.g, evals
+            return shift(x, best.t, d), best.t, best.f, best.g, evals
 
         loss, grad = read(value, updates)
         state = replace(state, func_evals=state.func_evals + 1)
@@ -258,82 +234,16 @@ def lbfgs(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _remember(state: LBFGSState, grad: PyTree) -> LBFGSState:
-    """Append the pair (s, y) of the last move, if it curves upward; forget the oldest if full.
-
-    Before the first move t is zero, so there is no pair, and the direction will be -g.
-    """
-    y = jax.tree.map(jnp.subtract, grad, state.prev_flat_grad)
-    s = _scale(state.t, state.d)
-    ys = _dot(y, s)
-
-    def append(state: LBFGSState) -> LBFGSState:
-        full = state.num_old == state.ro.size
-        row = jnp.where(full, state.ro.size - 1, state.num_old)
-
-        def add(rows: jax.Array, new: jax.Array) -> jax.Array:
-            return jnp.where(full, jnp.roll(rows, -1, axis=0), rows).at[row].set(new)
-
-        return replace(
-            state,
-            old_dirs=jax.tree.map(add, state.old_dirs, y),
-            old_stps=jax.tree.map(add, state.old_stps, s),
-            ro=add(state.ro, 1.0 / ys),
-            num_old=row + 1,
-            H_diag=ys / _dot(y, y),
-        )
-
-    return lax.cond(ys > FLAT_PAIR, append, lambda state: state, state)
-
-
-def _direction(state: LBFGSState, grad: PyTree) -> PyTree:
-    """The two loops: minus the approximate inverse Hessian times the gradient."""
-    y, s, ro, newest = state.old_dirs, state.old_stps, state.ro, state.num_old - 1
-
-    def newest_to_oldest(j: jax.Array, carry: tuple) -> tuple:
-        q, al = carry
-        i = newest - j
-        alpha = ro[i] * _dot(_row(s, i), q)
-        return _shift(q, -alpha, _row(y, i)), al.at[i].set(alpha)
-
-    def oldest_to_newest(i: jax.Array, r: PyTree) -> PyTree:
-        beta = ro[i] * _dot(_row(y, i), r)
-        return _shift(r, al[i] - beta, _row(s, i))
-
-    q = jax.tree.map(jnp.negative, grad)
-    q, al = lax.fori_loop(0, state.num_old, newest_to_oldest, (q, jnp.zeros_like(ro)))
-    return lax.fori_loop(0, state.num_old, oldest_to_newest, _scale(state.H_diag, q))
-
-
 def _first_length(grad: PyTree) -> jax.Array:
     """``min(1, 1 / |g|_1)``; 1 where the norm is NaN, as Python's ``min`` has it."""
     inverse = 1.0 / sum(jnp.sum(jnp.abs(g)) for g in jax.tree.leaves(grad))
     return jnp.where(inverse < 1.0, inverse, 1.0)
 
 
-def _dot(a: PyTree, b: PyTree) -> jax.Array:
-    """The inner product of two trees. No matrix unit, whose float32 may not be one."""
-    products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
-    return sum(jax.tree.leaves(products))  # pyright: ignore[reportReturnType]
-
-
 def _largest(tree: PyTree) -> jax.Array:
     """The largest magnitude in a tree; NaN if there is one."""
     largest = [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(tree)]
     return jnp.max(jnp.stack(largest))
-
-
-def _scale(t: jax.Array, d: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: t * x, d)
-
-
-def _shift(x: PyTree, t: jax.Array, d: PyTree) -> PyTree:
-    """``x + t d``, in the dtypes of x."""
-    return jax.tree.map(lambda x, d: (x.astype(d.dtype) + t * d).astype(x.dtype), x, d)
-
-
-def _row(rows: PyTree, i: jax.Array) -> PyTree:
-    return jax.tree.map(lambda r: r[i], rows)
 
 
 def _dtype(params: PyTree) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._hyperparams import Hyperparam, fixed, learning_rate_and_momentum
+from ._arguments import Hyperparam, fixed, learning_rate_and_momentum
 from ._per_parameter import per_parameter
 from ._scalars import lerp, norm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from ._hyperparams import Hyperparam, fixed, learning_rate
+from ._arguments import Hyperparam, fixed, learning_rate
 from ._per_parameter import per_parameter
 
 
