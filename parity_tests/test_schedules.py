@@ -668,3 +668,11 @@ def test_arguments_and_defaults_are_those_of_torch(name):
     assert [(p.name, p.default) for p in ours.values()] == [
         (p.name, p.default) for p in theirs.values()
     ]
+
+
+def test_a_traced_lambda_divides_in_float64_under_x64():
+    schedule = schedules.lambda_lr(0.1, lambda t: 1 / (1 + t))
+    with jax.enable_x64(True):
+        rates = np.asarray(jax.vmap(schedule)(np.arange(100, dtype=np.int32)))
+    exact = 0.1 / (1 + np.arange(100))
+    assert np.abs(rates - exact).max() <= RELATIVE * 0.1

@@ -206,6 +206,7 @@ def test_update_bn_with_flax():
     [
         ({"batches": []}, "batches is empty"),
         ({"momentum": 0.0}, r"Invalid momentum: 0.0.*1 minus Flax's"),
+        ({"momentum": 0.9}, r"takes a share of 0 of the new statistics.*not momentum=0.9"),
         ({"select": "ema$"}, r"'ema\$' selects none of the leaves \['mask', "),
         ({"forward": lambda b, x: {}}, r"what forward returned does not match buffers"),
     ],

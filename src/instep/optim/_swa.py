@@ -14,6 +14,7 @@ from .._dtypes import wide
 from .._select import Selector, selected
 from .._state import PyTree
 from .._trees import check_like, named_leaves
+from ._scalars import lerp
 
 
 AvgFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -239,10 +240,9 @@ def _cumulative(mean: jax.Array, new: jax.Array, n: int) -> jax.Array:
 
 
 def _lerp(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
-    """``torch.lerp`` where the weight is data, in at least float32."""
+    """``torch.lerp`` in at least float32."""
     dtype = wide(start.dtype)
-    a, b, w = start.astype(dtype), end.astype(dtype), weight.astype(dtype)
-    moved = jnp.where(w < 0.5, a + w * (b - a), b - (b - a) * (1.0 - w))
+    moved = lerp(start.astype(dtype), end.astype(dtype), weight.astype(dtype))
     return moved.astype(start.dtype)
 
 
