@@ -291,6 +291,18 @@ def test_misuse(call, message):
         call(tx, tx.init({"w": jnp.ones(2)}))
 
 
+@pytest.mark.parametrize(
+    ("name", "slot"), [("ASGD", "eta"), ("ASGD", "mu"), ("NAdam", "mu_product")]
+)
+def test_scalars_of_the_state_are_not_those_of_a_bfloat16_parameter(name, slot):
+    params = {"w": jnp.ones(2, jnp.bfloat16)}
+    tx = OURS[name]()
+    opt_state = tx.init(params)
+    assert opt_state.slots[slot]["w"].dtype == jnp.float32
+    _, opt_state = tx.update(params, opt_state, params)
+    assert opt_state.slots[slot]["w"].dtype == jnp.float32
+
+
 def test_a_state_of_something_else_is_an_error():
     params = {"w": jnp.ones(2)}
     with pytest.raises(TypeError, match="opt_state is a tuple, not what tx.init made"):

@@ -8,13 +8,14 @@ import numpy as np
 import optax
 import pytest
 import torch
+from flax import nnx
 from torch import nn
 from torch.optim import lr_scheduler
 
 import instep
 from conftest import assert_in_step
 from instep import bridge
-from optimizers import batch, jax_loss, optim_db, start, torch_loss
+from optimizers import batch, jax_gradients, jax_loss, optim_db, start, torch_loss
 from test_handover import SCHEDULERS, assert_same_state, parameters, torch_leg
 
 
@@ -105,6 +106,192 @@ def test_a_handover_in_the_middle_of_an_epoch_keeps_its_place(x64):
     assert ours == theirs[6:]
 
 
+# No option at its default; another one in the second group.
+OPTIONS = {
+    "Adadelta": ({"rho": 0.5, "eps": 0.1, "weight_decay": 0.1, "maximize": True}, {"rho": 0.7}),
+    "Adafactor": (
+        {"beta2_decay": -0.5, "eps": (0.01, 0.1), "d": 1.5, "weight_decay": 0.1},
+        {"beta2_decay": -0.9, "maximize": True},
+    ),
+    "Adagrad": (
+        {"lr_decay": 0.5, "weight_decay": 0.1, "eps": 0.1},
+        {"maximize": True, "eps": 0.01},
+    ),
+    "Adam": (
+        {
+            "betas": (0.5, 0.9),
+            "eps": 0.1,
+            "weight_decay": 0.1,
+            "amsgrad": True,
+            "maximize": True,
+        },
+        {"betas": (0.8, 0.99), "eps": 1e-3},
+    ),
+    "AdamW": (
+        {"betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.2, "amsgrad": True},
+        {"betas": (0.8, 0.99), "maximize": True},
+    ),
+    "Adamax": (
+        {"betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.1, "maximize": True},
+        {"betas": (0.8, 0.99)},
+    ),
+    "ASGD": (
+        {"lambd": 0.1, "alpha": 0.5, "t0": 2, "weight_decay": 0.1, "maximize": True},
+        {"lambd": 0.2},
+    ),
+    "NAdam": (
+        {"betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.1, "momentum_decay": 0.1},
+        {"decoupled_weight_decay": True, "weight_decay": 0.2, "maximize": True},
+    ),
+    "RAdam": (
+        {"betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.1, "maximize": True},
+        {"decoupled_weight_decay": True, "weight_decay": 0.2},
+    ),
+    "RMSprop": (
+        {"alpha": 0.5, "eps": 0.1, "weight_decay": 0.1, "momentum": 0.5, "centered": True},
+        {"alpha": 0.8, "maximize": True},
+    ),
+    "Rprop": ({"etas": (0.3, 1.5), "step_sizes": (1e-3, 0.1)}, {"maximize": True}),
+    "SGD": (
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True},
+        {"momentum": 0.5, "dampening": 0.3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_of_every_group_comes_along(name, x64):
+    p = parameters(name)
+    first, second = OPTIONS[name]
+    named = list(p.items())
+    groups = [{"params": named[:2], **first}, {"params": named[2:], "lr": 0.03, **second}]
+    optimizer = getattr(torch.optim, name)(groups, lr=0.01)
+    torch_leg(p, optimizer, None, range(3))
+    tx, opt_state = bridge.optimizer_from_torch(optimizer)
+    params = {n: jnp.asarray(v.detach().numpy()) for n, v in p.items()}
+    update = jax.jit(tx.update)
+    for step in range(3, 8):
+        torch_leg(p, optimizer, None, [step])
+        updates, opt_state = update(jax_gradients(params, *batch(step)), opt_state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    for n in p:
+        assert_in_step(p[n], params[n], n)
+    back = bridge.optimizer_state_dict(opt_state, optimizer)
+    assert_same_state(optimizer.state_dict(), back)
+
+
+def test_sparse_adam_and_muon_bring_their_options(x64):
+    """As above, for those that take rows or matrices alone."""
+    for make, options in (
+        (torch.optim.Muon, {"weight_decay": 0.3, "momentum": 0.5, "nesterov": False}),
+        (torch.optim.Muon, {"ns_steps": 3, "eps": 0.1, "adjust_lr_fn": "match_rms_adamw"}),
+        (torch.optim.SparseAdam, {"betas": (0.5, 0.9), "eps": 0.1, "maximize": True}),
+    ):
+        optimizer = make([torch.ones(3, 2, requires_grad=True)], lr=0.1, **options)
+        tx, opt_state = bridge.optimizer_from_torch(optimizer)
+        ours = {torch.optim.Muon: instep.optim.muon}.get(make, instep.optim.sparse_adam)
+        same = ours(lr=0.1, **options)
+        w = {"0": jnp.arange(6.0).reshape(3, 2)}
+        np.testing.assert_array_equal(
+            tx.update(w, opt_state, w)[0]["0"], same.update(w, same.init(w), w)[0]["0"]
+        )
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_moments_cross_in_the_layout_of_their_weight(width, x64):
+    """Also of a square layer, whose shape would hide a transposition."""
+    model = nn.Linear(3, width)
+    optimizer = torch.optim.Adam(model.parameters())
+    (model(torch.randn(4, 3)) ** 2).sum().backward()
+    optimizer.step()
+    params = {"kernel": jnp.zeros((3, width)), "bias": jnp.zeros(width)}
+    weights = bridge.match_weights([bridge.linear("")], model, params)
+    there = {"weights": weights, "params": params}
+    _, opt_state = bridge.optimizer_from_torch(optimizer, model, **there)
+    moment = optimizer.state[model.weight]["exp_avg"].numpy()
+    np.testing.assert_array_equal(opt_state.slots["exp_avg"]["kernel"], moment.T)
+    back = bridge.optimizer_state_dict(opt_state, optimizer, model, **there)
+    assert_same_state(optimizer.state_dict(), back)
+
+
+def test_parameters_that_form_one_leaf_stand_at_one_step(x64):
+    """PyTorch's two biases of an LSTM are one in Flax."""
+    model = nn.LSTM(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(4, 3))[0].sum().backward()
+    optimizer.step()
+    flax = nnx.OptimizedLSTMCell(3, 2, rngs=nnx.Rngs(0))
+    params = nnx.to_pure_dict(nnx.state(flax, nnx.Param))
+    weights = bridge.match_weights([bridge.lstm("", "")], model, params)
+    there = {"weights": weights, "params": params}
+    joined = [x for x in weights.links if len(x.torch) > 1]
+    assert joined, "no link joins two tensors"
+    first, second = (dict(model.named_parameters())[n] for n in joined[0].torch[:2])
+    optimizer.state[second]["step"] += 1
+    with pytest.raises(ValueError, match="together, but their step differ"):
+        bridge.optimizer_from_torch(optimizer, model, **there)
+    del optimizer.state[second]
+    with pytest.raises(ValueError, match="not all of them have"):
+        bridge.optimizer_from_torch(optimizer, model, **there)
+    assert first in optimizer.state
+
+
+def test_counts_and_products_are_not_rounded_to_bfloat16():
+    p = torch.ones(2, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = torch.optim.NAdam([p])
+    for _ in range(3):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    optimizer.state[p]["step"].fill_(301.0)  # which is no bfloat16
+    _, opt_state = bridge.optimizer_from_torch(optimizer)
+    back = bridge.optimizer_state_dict(opt_state, optimizer)["state"][0]
+    for slot in ("step", "mu_product"):
+        assert back[slot].dtype == torch.float32
+        assert float(back[slot]) == float(optimizer.state[p][slot])
+
+
+def test_a_cycled_momentum_is_tabulated_and_goes_back(x64):
+    p = [torch.ones(2, requires_grad=True)]
+    optimizer = torch.optim.AdamW(p, lr=0.1)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 20)
+    optimizer.step()
+    scheduler.step()
+    optimizer.param_groups[0]["lr"] *= 0.5
+    (schedule,) = bridge.scheduler_from_torch(scheduler, 20)
+    tx, opt_state = bridge.optimizer_from_torch(optimizer, scheduler=scheduler, total_steps=20)
+    w = {"0": jnp.ones(2)}
+    for _ in range(3):
+        _, opt_state = tx.update(w, opt_state, w)
+    for count in range(1, 5):
+        now = np.array(optimizer.param_groups[0]["betas"][0])
+        assert_in_step(now, np.asarray(schedule.momentum(count)))
+        if count < 4:
+            optimizer.step()
+            scheduler.step()
+    betas = bridge.optimizer_state_dict(opt_state, optimizer)["param_groups"][0]["betas"]
+    assert_in_step(np.array(optimizer.param_groups[0]["betas"]), np.array(betas))
+
+
+def test_schedules_per_epoch_go_there_and_back(x64):
+    p = [torch.ones(2, requires_grad=True)]
+    optimizer = torch.optim.SGD(p, lr=0.5)
+    scheduler = lr_scheduler.StepLR(optimizer, 1, 0.5)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    there = {"scheduler": scheduler, "scheduler_every": 3}
+    tx, opt_state = bridge.optimizer_from_torch(optimizer, **there)
+    assert int(opt_state.hyperparams.count) == 6
+    rates, w = [], {"0": jnp.ones(2)}
+    for _ in range(4):
+        rates.append(float(instep.optim.hyperparams(opt_state)["lr"]))
+        _, opt_state = tx.update(w, opt_state, w)
+    assert rates == [0.125, 0.125, 0.125, 0.0625]
+    bridge.optimizer_to_torch(opt_state, optimizer, **there)
+    assert scheduler.last_epoch == 3
+    assert optimizer.param_groups[0]["lr"] == 0.0625
+
+
 def test_a_first_gradient_of_zero_has_made_a_buffer(x64):
     """With dampening the second gradient is dampened, whatever the first one was."""
     p = [torch.ones(2, requires_grad=True)]
@@ -159,6 +346,15 @@ def test_flags_without_a_meaning_and_a_tensor_lr(x64):
     torch_leg(p, optimizer, None, range(3))
     _, opt_state = bridge.optimizer_from_torch(optimizer)
     assert float(instep.optim.hyperparams(opt_state)["lr"]) == lr.item()
+    betas = torch.tensor(0.5), torch.tensor(0.9)
+    of_tensors = torch.optim.Adam([p["matrix"]], lr=lr, betas=betas, foreach=False)
+    of_numbers = torch.optim.Adam([p["matrix"]], lr=lr.item(), betas=tuple(map(float, betas)))
+    w = {"0": jnp.ones((12, 5))}
+    updates = []
+    for one in (of_tensors, of_numbers):
+        tx, made = bridge.optimizer_from_torch(one)
+        updates.append(tx.update(w, made, w)[0]["0"])
+    np.testing.assert_array_equal(*updates)
     opt_state = instep.optim.set_hyperparams(opt_state, lr=0.5)
     bridge.optimizer_to_torch(opt_state, optimizer)
     assert optimizer.param_groups[0]["lr"] is not lr
@@ -282,7 +478,7 @@ CLASSES = {
     "linear": lambda o: lr_scheduler.LinearLR(o, 0.1, 0.5, 9),
     "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
     "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 30, 2.0),
-    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 9, 0.01),
+    "cosine with a floor": lambda o: lr_scheduler.CosineAnnealingLR(o, 9, 0.01),
     "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2, 0.01),
     "one cycle": lambda o: lr_scheduler.OneCycleLR(o, 0.2, 25, pct_start=0.4, three_phase=True),
     "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, 3, 5, mode="triangular2"),
@@ -364,23 +560,27 @@ def test_a_lambda_that_can_be_traced_needs_no_table():
 def test_plateau_both_ways(groups, x64):
     p = [torch.zeros(1, requires_grad=True) for _ in range(groups)]
     optimizer = torch.optim.SGD([{"params": [x], "lr": 0.1 * (i + 1)} for i, x in enumerate(p)])
-    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=1, cooldown=1, min_lr=0.001)
-    metrics = [1.0, 1.0, 1.0, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
+    scheduler = lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.3, patience=2, threshold=0.1, cooldown=4, min_lr=0.001, eps=1e-3
+    )
+    metrics = [1.0, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.5]
     other_optimizer, other = copy.deepcopy((optimizer, scheduler))
     for metric in metrics:
         scheduler.step(metric)
     for metric in metrics[:4]:
         other.step(metric)
     plateau, state = bridge.plateau_from_torch(other)
-    for metric in metrics[4:8]:
+    for metric in metrics[4:7]:
         state = plateau.update(state, metric)
     bridge.plateau_to_torch(state, other)
-    for metric in metrics[8:]:
+    assert other.cooldown_counter == 1  # handed back in the middle of it
+    for metric in metrics[7:]:
         other.step(metric)
     rates = [[g["lr"] for g in o.param_groups] for o in (optimizer, other_optimizer)]
     assert_in_step(np.array(rates[0]), np.array(rates[1]))
     assert scheduler.best == other.best
     assert scheduler.num_bad_epochs == other.num_bad_epochs
+    assert scheduler.cooldown_counter == other.cooldown_counter
     assert scheduler.last_epoch == other.last_epoch == len(metrics)
 
 

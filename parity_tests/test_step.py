@@ -364,3 +364,33 @@ def test_gradients_accumulate_in_float32_and_apply_in_the_dtype_of_the_parameter
     assert state.opt_state.slots["momentum_buffer"]["w"].dtype == jnp.bfloat16
     assert metrics.loss.dtype == jnp.float32
     np.testing.assert_array_equal(np.asarray(state.params["w"], np.float32), 0.5)
+
+
+def test_clips_by_norm_before_value(x64):
+    """clip_grad_norm_, then clip_grad_value_: the other order gives another gradient."""
+    w = torch.tensor([0.0, 0.0], requires_grad=True)
+    scale = torch.tensor([3.0, 0.1])
+    (w * scale).sum().backward()
+    torch.nn.utils.clip_grad_norm_([w], 1.0)
+    torch.nn.utils.clip_grad_value_([w], 0.5)
+
+    def loss_fn(params, batch):
+        return (params * batch).sum()
+
+    tx = instep.optim.sgd(1.0)
+    step = instep.make_train_step(loss_fn, tx, clip_grad_norm=1.0, clip_grad_value=0.5)
+    state, _ = step(instep.init_state(jnp.zeros(2), tx), jnp.array([3.0, 0.1]))
+    assert_in_step(-w.grad, state.params)
+
+
+def test_the_optimizer_receives_gradients_in_the_dtype_of_the_parameters():
+    """Accumulated in float32; PyTorch's .grad is bfloat16."""
+    seen = []
+    tx = optax.GradientTransformation(
+        lambda params: (), lambda g, state, params=None: (seen.append(g.dtype) or g, state)
+    )
+    state = instep.init_state(jnp.ones(2, jnp.bfloat16), tx)
+    acc = instep.zero_grad(state.params)
+    assert acc.grads.dtype == jnp.float32
+    instep.step(tx, state, acc)
+    assert seen == [jnp.bfloat16]
