@@ -291,6 +291,24 @@ def test_misuse(call, message):
         call(tx, tx.init({"w": jnp.ones(2)}))
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_bfloat16_is_rounded_once(name):
+    """Computed in float32, as if the parameter and its state had been given in it."""
+    low = {"w": jnp.asarray(start()["matrix"], jnp.bfloat16)}
+    wide = {"w": low["w"].astype(jnp.float32)}
+    tx = OURS[name](**({"eps": (1e-3, 1e-3)} if name == "Adafactor" else {}))
+    state = tx.init(low)
+    for step in range(3):
+        grads = {"w": jnp.asarray(gradients(step)["matrix"], jnp.bfloat16)}
+        raised = jax.tree.map(
+            lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, (grads, state)
+        )
+        exact, _ = tx.update(*raised, wide)
+        updates, state = tx.update(grads, state, low)
+        wanted = (wide["w"] + exact["w"]).astype(jnp.bfloat16) - low["w"]
+        np.testing.assert_array_equal(np.asarray(updates["w"]), np.asarray(wanted))
+
+
 @pytest.mark.parametrize(
     ("name", "slot"), [("ASGD", "eta"), ("ASGD", "mu"), ("NAdam", "mu_product")]
 )

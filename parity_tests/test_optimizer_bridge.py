@@ -33,7 +33,10 @@ def three_steps(name, **options):
 def test_there_and_back_is_the_same_state(name, x64):
     """The state_dict that comes back is the one that went, to the bit."""
     optimizer = three_steps(name)
-    _, opt_state = bridge.optimizer_from_torch(optimizer)
+    tx, opt_state = bridge.optimizer_from_torch(optimizer)
+    fresh = tx.init({n: jnp.asarray(v) for n, v in start(name).items()})
+    for old, new in zip(jax.tree.leaves(fresh), jax.tree.leaves(opt_state), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
     back = bridge.optimizer_state_dict(opt_state, optimizer)
     state = optimizer.state_dict()
     if name == "LBFGS":

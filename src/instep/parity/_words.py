@@ -36,6 +36,8 @@ def where(first: Divergence) -> str:
     jax = f" (JAX: {first.jax})" if first.jax else ""
     kind, name = first.leaf
     leaf = kind if kind == name else f"{kind} of {name}"
+    if kind == "scaler":
+        leaf = f"{name} of the scaler"
     return f"{walk}step {first.step}, stage {first.stage}: {leaf}{jax}"
 
 
