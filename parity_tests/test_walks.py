@@ -202,16 +202,16 @@ def test_what_is_set_is_restored_even_if_a_walk_raises():
         return (model(x) ** 2).mean()
 
     before = settings()
-    for module, name in flags:  # the opposite of what a walk sets
-        setattr(module, name, name != "deterministic")
-    try:
-        mine = settings()
-        parity.run(linear_pair(torch_loss=watching), steps=2)
-        assert settings() == mine and mine not in seen
-        report = parity.run(linear_pair(torch_loss=broken), steps=2)
-        assert settings() == mine
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:  # the opposite of what a walk sets
+        with torch.backends.cudnn.flags(True, benchmark=True, deterministic=False):
+            mine = settings()
+            parity.run(linear_pair(torch_loss=watching), steps=2)
+            assert settings() == mine and mine not in seen
+            report = parity.run(linear_pair(torch_loss=broken), steps=2)
+            assert settings() == mine
         assert "KeyError: 'only in float32'" in report.coverage.not_walked[0]
     finally:
-        for (module, name), value in zip(flags, before, strict=False):
-            setattr(module, name, value)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
     assert settings() == before
