@@ -12,7 +12,8 @@ import torch
 import instep
 from conftest import assert_in_step
 from instep.bridge import tensor_to_array
-from instep.parity._judge import ulp
+from instep.parity._judge import rms_distance, ulp
+from instep.parity._tolerance import ROUNDING_FACTOR, ROUNDING_ULPS
 from optimizers import (
     as_array,
     batch,
@@ -144,3 +145,26 @@ def one_step(case, how, before, saved, grads, rows) -> dict[str, np.ndarray]:
     give_gradients(p, grads, rows)
     optimizer.step()
     return {n: v.double().numpy() for n, v in p.items()}
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (12, 5), (5, 12), (64, 32)])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_newton_schulz_rounds_no_worse_than_torch(shape, steps):
+    """The iteration itself, in bfloat16, against the same polynomial in float64."""
+    a, b, c = coefficients = (3.4445, -4.7750, 2.0315)
+    given = torch.tensor(np.random.default_rng(0).normal(size=shape), dtype=torch.float32)
+    x = given.bfloat16().double().numpy()
+    exact = x / np.linalg.norm(x)
+    for _ in range(steps):
+        gram = exact @ exact.T
+        exact = a * exact + (b * gram + c * gram @ gram) @ exact
+    theirs = torch.optim._muon._zeropower_via_newtonschulz(given, coefficients, steps, 1e-7)
+    ours = jax.jit(instep.optim._muon.newton_schulz, static_argnums=(1, 2, 3))(
+        as_array(given), coefficients, steps, 1e-7
+    )
+    errors = [rms_distance(tensor_to_array(theirs).astype(float), exact)]
+    errors.append(rms_distance(np.asarray(ours, float), exact))
+    bound = ROUNDING_FACTOR * errors[0] + ROUNDING_ULPS * ulp(
+        abs(exact).max(), np.asarray(ours)
+    )
+    assert errors[1] <= bound, f"{errors[1]:.3g} > {bound:.3g} (torch {errors[0]:.3g})"
