@@ -101,7 +101,8 @@ def checked_records(
             f"opt_state has {len(records)} groups and the optimizer {n}. Give the state of the "
             f"transformation that optimizer_from_torch made of it."
         )
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    # Any rate: a scheduler may have reached 0, which a constructor refuses.
+    rates = [lambda count: 1.0] * n
     fresh = jax.eval_shape(grouped(optimizer, where, rates).init, where.params)
     like = fresh.groups if isinstance(fresh, ParamGroupsState) else (fresh,)
     for i, (record, wanted) in enumerate(zip(records[:n], like, strict=False)):
