@@ -25,7 +25,7 @@ from ._optimizer_groups import (
     grouped,
 )
 from ._optimizer_slots import read_torch_slots, torch_slots
-from ._places import places
+from ._places import Places, places
 from ._rounded import unless_rounded
 from ._scheduler import scheduler_from_torch, scheduler_to_torch, steps_taken
 from ._weights import WeightMap
@@ -117,7 +117,14 @@ def optimizer_state_dict(
       ValueError: names, groups, slots and shapes are not those of the optimizer.
     """
     where = places(optimizer, model, weights, params)
-    records = checked_records(opt_state, optimizer, where)
+    return _state_dict(
+        opt_state, optimizer, where, checked_records(opt_state, optimizer, where)
+    )
+
+
+def _state_dict(
+    opt_state: PyTree, optimizer: torch.optim.Optimizer, where: Places, records: list[Any]
+) -> dict[str, Any]:
     saved = optimizer.state_dict()
     if isinstance(records[0], LBFGSState):
         state = lbfgs_to_torch(records[0], where)
@@ -154,20 +161,21 @@ def optimizer_to_torch(
       ValueError: as ``optimizer_state_dict``; or the scheduler is ahead already.
     """
     where = places(optimizer, model, weights, params)
-    records = [x for x in checked_records(opt_state, optimizer, where) if x is not None]
-    if scheduler is not None and records:
+    records = checked_records(opt_state, optimizer, where)
+    trained = [record for record in records if record is not None]
+    if scheduler is not None and trained:
         _check_own(scheduler, optimizer)
-        count = int(records[0].hyperparams.count)
+        count = int(trained[0].hyperparams.count)
         scheduler_to_torch(count, scheduler, scheduler_every=scheduler_every)
-    state_dict = optimizer_state_dict(
-        opt_state, optimizer, model, weights=weights, params=params
-    )
-    optimizer.load_state_dict(state_dict)
+    optimizer.load_state_dict(_state_dict(opt_state, optimizer, where, records))
 
 
 def _check_own(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
     if scheduler.optimizer is not optimizer:
-        raise ValueError("the scheduler sets the rates of another optimizer than this one.")
+        raise ValueError(
+            f"the {type(scheduler).__name__} sets the rates of another optimizer than this "
+            f"{type(optimizer).__name__}. Make the scheduler with the optimizer that is given."
+        )
 
 
 def _count(scheduler: Any, scheduler_every: int, steps: int | None) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 import torch
 from torch import nn
 
@@ -98,8 +99,7 @@ def places(
     if weights is None:
         tensors: dict[str, Any] = dict(named if model is None else model.named_parameters())
         links = tuple(Link((name,), (name,), SAME) for name in tensors)
-        arrays = {name: tensor_to_array(p) for name, p in tensors.items()}
-        return Places(groups, links, arrays, frozen)
+        return Places(groups, links, {n: _like(p) for n, p in tensors.items()}, frozen)
     leaves = named_leaves(params)
     links = tuple(x for x in weights.links if x.jax and set(x.jax) <= leaves.keys())
     missing = sorted(named.keys() - {name for link in links for name in link.torch})
@@ -109,6 +109,12 @@ def places(
             f"the params that match_weights saw."
         )
     return Places(groups, links, params, frozen)
+
+
+def _like(p: torch.Tensor) -> np.ndarray:
+    """Zeros of the shape and dtype of a parameter, which take no memory."""
+    dtype = tensor_to_array(torch.empty(0, dtype=p.dtype)).dtype
+    return np.broadcast_to(np.zeros((), dtype), tuple(p.shape))
 
 
 def _named_groups(optimizer, model: nn.Module | None) -> tuple[dict[str, torch.Tensor], ...]:
