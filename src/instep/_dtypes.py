@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -17,3 +18,15 @@ def dtype_of(leaf: Any) -> np.dtype:
 def wide(dtype: Any) -> np.dtype:
     """``dtype`` if it has 32 bits or more, else float32; for sums and logarithms."""
     return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
+
+
+def promoted(**arrays: Any) -> tuple[np.dtype, list[jax.Array]]:
+    """The floating dtype that ``arrays`` promote to, and the arrays in its ``wide`` dtype.
+
+    Raises:
+      TypeError: none of them is floating.
+    """
+    dtype = functools.reduce(jnp.promote_types, map(dtype_of, arrays.values()))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{' and '.join(arrays)} are {dtype}; cast one of them to a float.")
+    return dtype, [jnp.asarray(a, wide(dtype)) for a in arrays.values()]

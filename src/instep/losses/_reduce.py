@@ -1,9 +1,73 @@
-"""The three reductions of a loss."""
+"""The three reductions of a loss, and the two numbers that its mean divides."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from .._dtypes import wide
+from .._state import Loss
+
+
+P = ParamSpec("P")
+
+
+def total_and_weight(
+    loss: Callable[P, jax.Array], where: jax.Array | None = None
+) -> Callable[P, Loss]:
+    """The numerator and the denominator of ``loss``'s mean, kept apart.
+
+    ``total_and_weight(cross_entropy)(logits, labels)`` takes the arguments of
+    ``cross_entropy`` and returns ``Loss(total, weight)`` with ``total / weight ==
+    cross_entropy(logits, labels)``. Totals and weights of microbatches add up to those of
+    the whole batch, so a ``loss_fn`` that returns them accumulates exactly however the batch
+    is cut; a mean of means does not. What ``weight`` counts is in the docstring of each
+    loss, under ``reduction``.
+
+    Args:
+      loss: a loss of this package.
+      where: bool, the leading axes of ``loss(..., reduction="none")``: the terms to count.
+        False marks padding; what it holds must be finite, since a gradient of NaN times zero
+        is NaN.
+
+    Returns:
+      The function. ``total`` and ``weight`` have shape () and at least float32; ``"mean"``,
+      the default, and ``"batchmean"`` are the reductions that have a denominator.
+
+    Raises:
+      ValueError: another reduction, or ``where`` does not fit; when the function is called.
+    """
+    signature = inspect.signature(loss)
+
+    @functools.wraps(loss)
+    def apart(*args: P.args, **kwargs: P.kwargs) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        reduction = bound.arguments.get("reduction", "mean")
+        bound.arguments["reduction"] = _Apart(reduction, where)
+        return loss(*bound.args, **bound.kwargs)
+
+    return apart
+
+
+class _Apart(str):
+    """The reduction of ``total_and_weight``: compares equal to the mean that it divides."""
+
+    where: jax.Array | None
+
+    def __new__(cls, reduction: str, where: jax.Array | None):
+        if reduction not in ("mean", "batchmean"):
+            raise ValueError(
+                f"reduction={reduction!r} has no denominator; total_and_weight takes 'mean'."
+            )
+        self = super().__new__(cls, reduction)
+        self.where = where
+        return self
 
 
 def check_reduction(reduction: str) -> None:
@@ -11,9 +75,37 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum'; got {reduction!r}.")
 
 
-def reduce(losses: jax.Array, reduction: str, denominator: jax.Array | float) -> jax.Array:
-    """Reduce ``losses``; the mean is their sum over ``denominator``, and 0 / 0 is NaN."""
+def reduce(
+    losses: jax.Array,
+    reduction: str,
+    dtype: Any,
+    weights: jax.Array | float = 1.0,
+) -> Any:
+    """Reduce ``losses``; the mean is their sum over that of ``weights``, and 0 / 0 is NaN.
+
+    Args:
+      losses: the terms, in at least float32.
+      reduction: ``"none"``, ``"mean"``, ``"sum"``; or that of ``total_and_weight``.
+      dtype: of the result. Sums are taken in the dtype of ``losses``.
+      weights: what each term adds to the denominator: a number, or the shape of ``losses``.
+    """
     if reduction == "none":
-        return losses
+        return losses.astype(dtype)
+    weights = jnp.broadcast_to(jnp.asarray(weights, losses.dtype), losses.shape)
+    if isinstance(reduction, _Apart) and reduction.where is not None:
+        kept = _leading(reduction.where, losses.shape)
+        losses, weights = jnp.where(kept, losses, 0), jnp.where(kept, weights, 0)
     total = jnp.sum(losses)
-    return total if reduction == "sum" else total / denominator
+    if isinstance(reduction, _Apart):
+        return Loss(total, jnp.sum(weights))
+    return (total if reduction == "sum" else total / jnp.sum(weights)).astype(dtype)
+
+
+def _leading(where, shape):
+    """``where`` on the leading axes of ``shape``."""
+    if np.shape(where) != shape[: np.ndim(where)]:
+        raise ValueError(
+            f"where has shape {np.shape(where)}; the terms of this loss have {shape}, and "
+            f"where the leading axes of that."
+        )
+    return jnp.expand_dims(where, range(np.ndim(where), len(shape)))
