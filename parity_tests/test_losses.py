@@ -140,7 +140,7 @@ def test_label_out_of_range_is_an_error_or_nan_never_a_clamped_class(label):
     [
         (lambda x: cross_entropy(x, jnp.zeros((3,), int)), r"have shape \(2,\); got \(3,\)"),
         (lambda x: cross_entropy(x, jnp.zeros((2, 4))), r"need the shape of logits, \(2, 5\)"),
-        (lambda x: cross_entropy(x, jnp.zeros(2, int), jnp.ones(4)), r"\(4,\); logits have 5"),
+        (lambda x: cross_entropy(x, jnp.zeros(2, int), jnp.ones(4)), r"\(4,\); there are 5"),
         (lambda x: cross_entropy(x, jnp.zeros(2, int), reduction="avg"), "got 'avg'"),
         (lambda x: cross_entropy(x, jnp.zeros(2, int), label_smoothing=2), "in .0, 1.; got 2"),
         (lambda x: mse_loss(x, jnp.zeros((2, 1))), r"target has shape \(2, 1\), input has"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from .._dtypes import wide
+from .._dtypes import promoted
+from ._labels import along, check_labels, class_axis, class_weight, label_weight, pick
 from ._reduce import check_reduction, reduce
 
 
@@ -42,76 +42,45 @@ def cross_entropy(
     Raises:
       ValueError: shapes do not fit, an option is out of range, or a label is neither
         ``ignore_index`` nor in [0, C). Inside ``jax.jit`` labels cannot be read: there such
-        a label makes the loss NaN, instead of being clamped to the nearest class.
+        a label makes the loss and its gradient NaN, instead of being clamped to the nearest
+        class; see ``checked``.
+
+    References:
+      Label smoothing: Szegedy et al., `Rethinking the Inception Architecture for Computer
+      Vision <https://arxiv.org/abs/1512.00567>`_, 2016.
     """
     check_reduction(reduction)
+    check_smoothing(label_smoothing)
+    dtype, [x] = promoted(logits=logits)
+    axis = class_axis(x.ndim)
+    w_C = class_weight(weight, x.shape[axis], x.dtype)
+    logp = jax.nn.log_softmax(x, axis)
+    if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
+        q = smoothed(labels, logp.shape, label_smoothing, logp.dtype, axis)
+        return reduce(-jnp.sum(along(w_C, axis, x.ndim) * q * logp, axis), reduction, dtype)
+
+    check_labels(labels, x.shape, axis, ignore_index)
+    w = label_weight(labels, w_C, ignore_index)
+    losses = -w * pick(logp, labels, ignore_index, axis)
+    if label_smoothing:
+        uniform = -jnp.sum(along(w_C, axis, x.ndim) * logp, axis)
+        uniform = jnp.where(labels == ignore_index, 0, uniform)
+        losses = (1 - label_smoothing) * losses + label_smoothing / x.shape[axis] * uniform
+    return reduce(losses, reduction, dtype, w)
+
+
+def smoothed(probabilities, shape, smoothing: float, dtype, axis: int) -> jax.Array:
+    """The distribution that is learnt; ValueError unless it has the ``shape`` of the logits."""
+    if np.shape(probabilities) != shape:
+        raise ValueError(
+            f"labels of dtype {jnp.result_type(probabilities)} are class probabilities and "
+            f"need the shape of logits, {shape}; got {np.shape(probabilities)}. Class indices "
+            f"are integers."
+        )
+    q = jnp.asarray(probabilities, dtype)
+    return q * (1 - smoothing) + smoothing / shape[axis] if smoothing else q
+
+
+def check_smoothing(label_smoothing: float) -> None:
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1]; got {label_smoothing}.")
-    dtype = jnp.result_type(logits)
-    axis = 0 if np.ndim(logits) == 1 else 1
-    classes = np.shape(logits)[axis]
-    w_C = jnp.asarray(np.ones(classes) if weight is None else weight, wide(dtype))
-    if w_C.shape != (classes,):
-        raise ValueError(f"weight has shape {w_C.shape}; logits have {classes} classes.")
-
-    logp = jax.nn.log_softmax(logits.astype(wide(dtype)), axis=axis)
-    if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
-        losses, terms = _from_probabilities(logp, labels, w_C, axis, label_smoothing)
-    else:
-        _check_indices(np.shape(logits), axis, labels, ignore_index)
-        losses, terms = _from_indices(logp, labels, w_C, axis, ignore_index, label_smoothing)
-    return reduce(losses, reduction, terms).astype(dtype)
-
-
-def _from_indices(logp, labels, w_C, axis, ignore_index, smoothing):
-    kept = labels != ignore_index
-    index = jnp.where(kept, labels, 0)
-    # Out of range is filled with NaN, also below zero, where JAX would count from the end.
-    index = jnp.where(index < 0, logp.shape[axis], index)
-    picked = jnp.take_along_axis(
-        logp, jnp.expand_dims(index, axis), axis, mode="fill", fill_value=jnp.nan
-    )
-    w = jnp.take(w_C, index, mode="fill", fill_value=jnp.nan)
-    losses = -w * picked.squeeze(axis)
-    if smoothing:
-        smooth = -jnp.sum(_along(w_C, axis, logp.ndim) * logp, axis)
-        losses = (1.0 - smoothing) * losses + smoothing / logp.shape[axis] * smooth
-    return jnp.where(kept, losses, 0.0), jnp.sum(jnp.where(kept, w, 0.0))
-
-
-def _from_probabilities(logp, labels, w_C, axis, smoothing):
-    if np.shape(labels) != logp.shape:
-        raise ValueError(
-            f"labels of dtype {jnp.result_type(labels)} are class probabilities and need the "
-            f"shape of logits, {logp.shape}; got {np.shape(labels)}. Class indices are "
-            f"integers."
-        )
-    q = labels.astype(logp.dtype)
-    if smoothing:
-        q = q * (1.0 - smoothing) + smoothing / logp.shape[axis]
-    losses = -jnp.sum(_along(w_C, axis, logp.ndim) * q * logp, axis)
-    return losses, float(losses.size)
-
-
-def _along(w_C, axis, ndim):
-    """Weights of the classes, broadcast against logits with the classes on ``axis``."""
-    return jnp.expand_dims(w_C, [i for i in range(ndim) if i != axis])
-
-
-def _check_indices(logits_shape, axis, labels, ignore_index):
-    expected = logits_shape[:axis] + logits_shape[axis + 1 :]
-    if np.shape(labels) != expected:
-        raise ValueError(
-            f"logits of shape {logits_shape} have classes on axis {axis}, so class indices "
-            f"have shape {expected}; got {np.shape(labels)}."
-        )
-    if isinstance(labels, Tracer):
-        return
-    found = np.unique(np.asarray(labels))
-    classes = logits_shape[axis]
-    wrong = found[((found < 0) | (found >= classes)) & (found != ignore_index)]
-    if wrong.size:
-        raise ValueError(
-            f"labels {wrong.tolist()[:10]} are out of range for {classes} classes. Labels "
-            f"are 0 to {classes - 1}, or {ignore_index=}."
-        )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from .._dtypes import wide
+from .._dtypes import promoted
+from ._checks import check_same_shape
 from ._reduce import check_reduction, reduce
 
 
@@ -37,18 +36,10 @@ def mse_loss(
       ValueError: shapes differ, or another ``reduction``.
     """
     check_reduction(reduction)
-    for name, other in (("target", target), ("weight", weight)):
-        if other is not None and np.shape(other) != np.shape(input):
-            raise ValueError(
-                f"{name} has shape {np.shape(other)}, input has {np.shape(input)}. Reshape "
-                f"one of them: broadcasting would pair every example with every other."
-            )
-    dtype = jnp.promote_types(jnp.result_type(input), jnp.result_type(target))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"input and target are {dtype}; cast one of them to a float.")
-    losses = (input.astype(wide(dtype)) - target.astype(wide(dtype))) ** 2
-    denominator = float(np.size(input))
-    if weight is not None:
-        weight = weight.astype(wide(dtype))
-        losses, denominator = losses * weight, jnp.sum(weight)
-    return reduce(losses, reduction, denominator).astype(dtype)
+    check_same_shape(input=input, target=target, weight=weight)
+    dtype, [x, y] = promoted(input=input, target=target)
+    losses = (x - y) ** 2
+    if weight is None:
+        return reduce(losses, reduction, dtype)
+    w = weight.astype(x.dtype)
+    return reduce(w * losses, reduction, dtype, w)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._dtypes import wide
 from .._state import Loss
 
 
@@ -76,10 +75,7 @@ def check_reduction(reduction: str) -> None:
 
 
 def reduce(
-    losses: jax.Array,
-    reduction: str,
-    dtype: Any,
-    weights: jax.Array | float = 1.0,
+    losses: jax.Array, reduction: str, dtype: Any, weights: jax.Array | None = None
 ) -> Any:
     """Reduce ``losses``; the mean is their sum over that of ``weights``, and 0 / 0 is NaN.
 
@@ -87,25 +83,28 @@ def reduce(
       losses: the terms, in at least float32.
       reduction: ``"none"``, ``"mean"``, ``"sum"``; or that of ``total_and_weight``.
       dtype: of the result. Sums are taken in the dtype of ``losses``.
-      weights: what each term adds to the denominator: a number, or the shape of ``losses``.
+      weights: what each term adds to the denominator, the shape of ``losses``; None: 1.
     """
     if reduction == "none":
         return losses.astype(dtype)
-    weights = jnp.broadcast_to(jnp.asarray(weights, losses.dtype), losses.shape)
-    if isinstance(reduction, _Apart) and reduction.where is not None:
+    apart = isinstance(reduction, _Apart)
+    if apart and reduction.where is not None:
         kept = _leading(reduction.where, losses.shape)
-        losses, weights = jnp.where(kept, losses, 0), jnp.where(kept, weights, 0)
+        losses = jnp.where(kept, losses, 0)
+        weights = jnp.where(kept, jnp.ones_like(losses) if weights is None else weights, 0)
     total = jnp.sum(losses)
-    if isinstance(reduction, _Apart):
-        return Loss(total, jnp.sum(weights))
-    return (total if reduction == "sum" else total / jnp.sum(weights)).astype(dtype)
+    # A count is a number, not a sum of ones: that would stop at 2^24 in float32.
+    count = losses.size if weights is None else jnp.sum(weights)
+    if apart:
+        return Loss(total, jnp.asarray(count, losses.dtype))
+    return (total if reduction == "sum" else total / count).astype(dtype)
 
 
 def _leading(where, shape):
     """``where`` on the leading axes of ``shape``."""
     if np.shape(where) != shape[: np.ndim(where)]:
         raise ValueError(
-            f"where has shape {np.shape(where)}; the terms of this loss have {shape}, and "
-            f"where the leading axes of that."
+            f"where has shape {np.shape(where)}; the terms of this loss have shape {shape}, "
+            f"and where has its leading axes."
         )
     return jnp.expand_dims(where, range(np.ndim(where), len(shape)))

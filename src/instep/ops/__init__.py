@@ -1,3 +1,5 @@
 """PyTorch's operator semantics over jax.numpy: values, statistics and gradients."""
 
+from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
 from ._norm import batch_norm as batch_norm
+from ._pointwise import clamp_min as clamp_min, straight_through as straight_through

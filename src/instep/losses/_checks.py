@@ -1,0 +1,66 @@
+"""What is checked of shapes, and of values: outside ``jax.jit`` and inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.experimental import checkify
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def checked(fn: Callable[P, T]) -> Callable[P, T]:
+    """Make ``fn`` raise what its losses find wrong with the values of labels and targets.
+
+    Values can be read outside ``jax.jit``: there a label out of range is an error at once.
+    Inside, the loss and its gradient become NaN, which costs nothing and cannot be
+    overlooked, but names no label. ``checked`` switches the message on, at the price of
+    carrying it through the program: ``train_step = checked(make_train_step(...))`` while
+    looking for the fault.
+
+    Args:
+      fn: a function of pytrees; it is jitted.
+
+    Returns:
+      The function. It waits for the result, and raises
+      ``jax.experimental.checkify.JaxRuntimeError`` when a check failed.
+    """
+    with_error = jax.jit(checkify.checkify(fn, errors=checkify.user_checks))
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        error, out = with_error(*args, **kwargs)
+        error.throw()
+        return out
+
+    return call
+
+
+def check_values(name: str, values: Any, valid: Callable[[Any], Any], fault: str) -> None:
+    """ValueError for values that are not ``valid``; of traced ones a check for ``checked``."""
+    if isinstance(values, Tracer):
+        ok = jnp.ravel(valid(values))
+        wrong = jnp.ravel(values)[jnp.argmin(ok)] if ok.size else 0
+        checkify.debug_check(jnp.all(ok), f"{name} [{{wrong}}] {fault}", wrong=wrong)
+        return
+    values = np.asarray(values)
+    wrong = np.unique(values[~valid(values)])
+    if wrong.size:
+        raise ValueError(f"{name} {wrong.tolist()[:10]} {fault}")
+
+
+def check_same_shape(**arrays: Any) -> None:
+    """ValueError unless all of ``arrays`` that are there have the shape of the first."""
+    (first, array), *others = arrays.items()
+    for name, other in others:
+        if other is not None and np.shape(other) != np.shape(array):
+            raise ValueError(
+                f"{name} has shape {np.shape(other)}, {first} has {np.shape(array)}. Reshape "
+                f"one of them: broadcasting would pair every example with every other."
+            )

@@ -1,0 +1,49 @@
+"""Kullback-Leibler divergence."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+from .._dtypes import promoted
+from ._reduce import check_reduction, reduce
+
+
+def kl_div(
+    input: jax.Array,
+    target: jax.Array,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> jax.Array:
+    """``torch.nn.functional.kl_div``: of ``target`` from ``exp(input)``.
+
+    .. math:: \\ell_i = y_i (\\log y_i - x_i), \\qquad 0 \\log 0 = 0
+
+    Args:
+      input: *log* probabilities :math:`x`, any shape, floating.
+      target: probabilities :math:`y`, broadcast against ``input``.
+      reduction: ``"mean"`` divides by the number of *elements*, which is not the divergence;
+        ``"batchmean"`` by the length of the first axis of ``input``, which is; ``"sum"``;
+        ``"none"`` keeps the shape.
+      log_target: ``target`` holds :math:`\\log y`.
+
+    Returns:
+      Shape (), or that of ``input`` against ``target`` for ``"none"``; their wider dtype.
+
+    Raises:
+      TypeError: neither ``input`` nor ``target`` is floating.
+      ValueError: another ``reduction``.
+
+    References:
+      Kullback and Leibler, `On Information and Sufficiency
+      <https://doi.org/10.1214/aoms/1177729694>`_, 1951.
+    """
+    dtype, [x, y] = promoted(input=input, target=target)
+    x, y = jnp.broadcast_arrays(x, y)
+    losses = jnp.exp(y) * (y - x) if log_target else xlogy(y, y) - y * x
+    if reduction == "batchmean":  # the mean over the first axis of the sums over the others
+        losses = jnp.sum(losses, range(1, losses.ndim))
+    else:
+        check_reduction(reduction)
+    return reduce(losses, reduction, dtype)

@@ -1,0 +1,47 @@
+"""Mean absolute error."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from .._dtypes import promoted
+from ._checks import check_same_shape
+from ._reduce import check_reduction, reduce
+
+
+def l1_loss(
+    input: jax.Array,
+    target: jax.Array,
+    reduction: str = "mean",
+    weight: jax.Array | None = None,
+) -> jax.Array:
+    """``torch.nn.functional.l1_loss``.
+
+    .. math:: \\ell_i = w_i |x_i - y_i|
+
+    The gradient where :math:`x_i = y_i` is 0.
+
+    Args:
+      input: :math:`x`, any shape, floating.
+      target: :math:`y`, the shape of ``input``; other shapes are an error, as in ``mse_loss``.
+      reduction: ``"mean"`` divides by the number of elements, with ``weight`` by the sum of
+        the weights; ``"sum"``; ``"none"`` keeps the shape.
+      weight: :math:`w`, the shape of ``input``.
+
+    Returns:
+      Shape (), or the shape of ``input`` for ``"none"``; the wider dtype of ``input`` and
+      ``target``. Without elements the mean is NaN.
+
+    Raises:
+      TypeError: neither ``input`` nor ``target`` is floating.
+      ValueError: shapes differ, or another ``reduction``.
+    """
+    check_reduction(reduction)
+    check_same_shape(input=input, target=target, weight=weight)
+    dtype, [x, y] = promoted(input=input, target=target)
+    losses = jnp.abs(x - y)
+    if weight is None:
+        return reduce(losses, reduction, dtype)
+    w = weight.astype(x.dtype)
+    return reduce(w * losses, reduction, dtype, w)

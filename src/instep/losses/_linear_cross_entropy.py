@@ -1,0 +1,179 @@
+"""Cross entropy of a linear map, without its logits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .._dtypes import promoted
+from ._cross_entropy import check_smoothing, smoothed
+from ._labels import along, check_labels, class_weight, is_ignored, label_weight
+from ._reduce import check_reduction, reduce
+
+
+def linear_cross_entropy(
+    input: jax.Array,
+    linear_weight: jax.Array,
+    target: jax.Array,
+    *,
+    linear_bias: jax.Array | None = None,
+    weight: jax.Array | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    chunk_size: int = 8192,
+) -> jax.Array:
+    """``torch.nn.functional.linear_cross_entropy``, in chunks of the classes.
+
+    The value and the gradients are those of ``cross_entropy(input @ linear_weight.T +
+    linear_bias, target)``, but the logits exist for ``chunk_size`` classes at a time only:
+    forward keeps the logarithm of each chunk's normaliser, and backward computes the chunk
+    again. That is one matrix product more, and :math:`N C` numbers less.
+
+    Args:
+      input: shape ``(D,)`` or ``(N, D)``, floating.
+      linear_weight: shape ``(C, D)``, or ``(C, d1, ..., dk, D)`` with an input ``(N, D)``.
+      target: class indices, integers of shape ``()``, ``(N,)`` or ``(N, d1, ..., dk)``, or
+        probabilities of the shape that the logits would have.
+      linear_bias: the shape of ``linear_weight`` without its last axis.
+      weight: of the classes, shape ``(C,)``.
+      reduction: as in ``cross_entropy``, and with its denominators.
+      ignore_index: as in ``cross_entropy``; None is -100. An error with probabilities.
+      label_smoothing: as in ``cross_entropy``.
+      chunk_size: classes whose logits are in memory at a time; PyTorch chunks the examples,
+        by ``options``.
+
+    Returns:
+      Shape (), or that of the class indices for ``"none"``; the widest dtype of the inputs.
+      Logits of half precision are kept in float32, not rounded as PyTorch's.
+
+    Raises:
+      TypeError: nothing is floating.
+      ValueError: as ``cross_entropy``; or ``linear_weight`` or ``linear_bias`` does not fit.
+    """
+    check_reduction(reduction)
+    check_smoothing(label_smoothing)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be positive; got {chunk_size}.")
+    shape = _logits_shape(input, linear_weight, linear_bias)
+    axis = np.ndim(input) - 1
+    dtype, [x, _] = promoted(input=input, linear_weight=linear_weight)
+    w_C = class_weight(weight, shape[axis], x.dtype)
+    classes = {"linear": jnp.asarray(linear_weight, dtype), "weight": w_C}
+    if linear_bias is not None:
+        classes["bias"] = jnp.asarray(linear_bias, x.dtype)
+
+    # Logits are laid out (C, d1, ..., dk, N): classes first, examples last.
+    def examples_last(a):
+        return jnp.moveaxis(a, 0, -1) if axis else a
+
+    if jnp.issubdtype(jnp.result_type(target), jnp.floating):
+        if ignore_index is not None:
+            raise ValueError(f"{ignore_index=} is for class indices, not for probabilities.")
+        q = smoothed(target, shape, label_smoothing, x.dtype, axis)
+        classes["share"] = examples_last(along(w_C, axis, len(shape)) * q)
+        w, share = None, _given_share
+    else:
+        ignore_index = -100 if ignore_index is None else ignore_index
+        check_labels(target, shape, axis, ignore_index)
+        w = label_weight(target, w_C, ignore_index)
+        classes["index"] = jnp.arange(shape[axis])
+        kept = ~is_ignored(target, ignore_index)
+        share = partial(
+            _share_of_labels,
+            *map(examples_last, (jnp.asarray(target), w, kept)),
+            label_smoothing / shape[axis],
+            label_smoothing,
+        )
+    losses = _losses(x, share, classes, chunk_size)
+    losses = jnp.moveaxis(losses, -1, 0) if axis else losses
+    if w is not None:
+        losses = losses * jnp.where(jnp.isnan(w), jnp.nan, 1)
+    return reduce(losses, reduction, dtype, w)
+
+
+class _Sums(NamedTuple):
+    """What the loss needs of a chunk of classes: of its logits l and their shares q.
+
+    Each has the shape of the losses, ``(d1, ..., dk, N)``.
+    """
+
+    largest: jax.Array  # m = max l
+    exp: jax.Array  # sum exp(l - m)
+    share: jax.Array  # sum q
+    logit: jax.Array  # sum q (l - m)
+
+
+def _losses(x, share, classes, chunk_size):
+    """``sum_c q_c (log sum exp(l) - l_c)``, of logits that exist a chunk at a time."""
+    sums = jax.checkpoint(partial(_sums, x, share))
+    m, exp, q, logit = _map_chunks(sums, classes, chunk_size)
+    # Measured from the largest logit, as log_softmax does: a confident loss stays exact.
+    below = m - jnp.max(m, 0)
+    log_sum_exp = jnp.log(jnp.sum(exp * jnp.exp(below), 0))
+    return jnp.sum(q, 0) * log_sum_exp - jnp.sum(logit + _product(q, below), 0)
+
+
+def _sums(x, share, chunk):
+    linear = chunk["linear"]
+    logits = jnp.tensordot(
+        linear, x.astype(linear.dtype), (-1, -1), preferred_element_type=x.dtype
+    )
+    if "bias" in chunk:
+        bias = chunk["bias"]
+        logits = logits + (bias if x.ndim == 1 else bias[..., None])
+    m = lax.stop_gradient(jnp.max(logits, 0))
+    below = logits - jnp.where(jnp.isneginf(m), 0, m)
+    q = share(chunk, logits.ndim)
+    logit = jnp.sum(q * below if "share" in chunk else _product(q, below), 0)
+    return _Sums(m, jnp.sum(jnp.exp(below), 0), jnp.sum(q, 0), logit)
+
+
+def _product(q, below):
+    """``q * below``, and 0 for a logit of minus infinity that has no share in the loss."""
+    return jnp.where(q == 0, 0, q * below)
+
+
+def _given_share(chunk, ndim):
+    """Of class probabilities, the targets themselves."""
+    return chunk["share"]
+
+
+def _share_of_labels(labels, w, kept, per_class, smoothing, chunk, ndim):
+    """The rest that smoothing leaves for the label, and the same for every class."""
+    is_label = along(chunk["index"], 0, ndim) == labels
+    q = jnp.where(is_label, (1 - smoothing) * w, 0)
+    return q + jnp.where(kept, per_class * along(chunk["weight"], 0, ndim), 0)
+
+
+def _map_chunks(fn, classes, size):
+    """``fn`` of one chunk of ``classes`` after the other, stacked on a new first axis."""
+    whole = len(classes["weight"]) // size * size
+    chunks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), classes)
+    rest = jax.tree.map(lambda a: a[whole:], classes)
+    if not whole:
+        return jax.tree.map(lambda a: a[None], fn(rest))
+    out = lax.map(fn, chunks)
+    if whole == len(classes["weight"]):
+        return out
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), out, fn(rest))
+
+
+def _logits_shape(input, linear_weight, linear_bias):
+    """``(N, C, d1, ..., dk)``, or ``(C,)``; ValueError if the three do not fit."""
+    *batch, features = np.shape(input)
+    *classes, columns = np.shape(linear_weight)
+    unbatched = not batch and len(classes) > 1
+    if features != columns or len(batch) > 1 or not classes or unbatched:
+        raise ValueError(
+            f"input has shape (D,) or (N, D), and linear_weight (C, D), or (C, d1, ..., dk, D) "
+            f"with N examples; got {np.shape(input)} and {np.shape(linear_weight)}."
+        )
+    if linear_bias is not None and np.shape(linear_bias) != tuple(classes):
+        raise ValueError(f"linear_bias has shape {np.shape(linear_bias)}; got to be {classes}.")
+    return (*batch, *classes)

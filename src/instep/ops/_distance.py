@@ -1,0 +1,85 @@
+"""Norms of vectors and distances between them, with PyTorch's derivatives at zeros."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+
+def pairwise_distance(
+    x1: jax.Array, x2: jax.Array, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> jax.Array:
+    """``torch.nn.functional.pairwise_distance``.
+
+    .. math:: \\lVert x_1 - x_2 + \\epsilon \\rVert_p
+
+    Args:
+      x1, x2: vectors on the last axis, shapes ``(..., D)`` that broadcast, floating.
+      p: of the norm, see ``vector_norm``.
+      eps: :math:`\\epsilon`, added to every element of the difference.
+      keepdim: keep the last axis, of length 1.
+
+    Returns:
+      Shape ``(...)``.
+    """
+    return vector_norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def vector_norm(
+    x: jax.Array, ord: float = 2.0, axis: int = -1, keepdims: bool = False
+) -> jax.Array:
+    """``torch.linalg.vector_norm`` over one axis.
+
+    .. math:: \\lVert x \\rVert_p = \\left( \\sum_i |x_i|^p \\right)^{1/p}
+
+    The gradient at the zero vector is 0, where ``jnp.linalg.norm`` has NaN. That of the
+    largest (or smallest) element, with ``ord`` of infinity, is shared evenly by ties.
+
+    Args:
+      x: floating.
+      ord: :math:`p`, any number; infinity is the largest magnitude, minus infinity the
+        smallest, 0 the number of elements that are not 0.
+      axis: of the vectors.
+      keepdims: keep ``axis``, of length 1.
+    """
+    size = jnp.abs(x)
+    if ord == jnp.inf:
+        return jnp.max(size, axis, keepdims=keepdims)
+    if ord == -jnp.inf:
+        return jnp.min(size, axis, keepdims=keepdims)
+    if ord == 0:
+        return jnp.sum(x != 0, axis, keepdims=keepdims).astype(x.dtype)
+    if ord == 1:
+        return jnp.sum(size, axis, keepdims=keepdims)
+    if ord == 2:
+        return jnp.sqrt(jnp.sum(x * x, axis, keepdims=keepdims))
+    return jnp.sum(size**ord, axis, keepdims=keepdims) ** (1 / ord)
+
+
+@vector_norm.defjvp
+def _(ord, axis, keepdims, primals, tangents):
+    ([x], [dx]) = primals, tangents
+    norm = vector_norm(x, ord, axis, True)
+    tangent = jnp.sum(_slope(x, norm, ord, axis) * dx, axis, keepdims=keepdims)
+    return norm if keepdims else jnp.squeeze(norm, axis), tangent
+
+
+def _slope(x, norm, ord, axis):
+    """The derivative of ``norm`` by each element: sign(x) (|x| / norm)^(p - 1)."""
+    if ord == 0:
+        return jnp.zeros_like(x)
+    if ord == 1:
+        return jnp.sign(x)
+    zero = norm == 0
+    if ord == 2:
+        return jnp.where(zero, 0, x / jnp.where(zero, 1, norm))
+    if abs(ord) == jnp.inf:
+        ties = jnp.abs(x) == norm
+        return jnp.sign(x) * ties / jnp.sum(ties, axis, keepdims=True)
+    # |x|^(p - 1) of an element that is 0 is infinite for p < 1, and its sign 0.
+    zero = zero | (x == 0) if ord < 1 else zero
+    ratio = jnp.abs(x) / jnp.where(norm == 0, 1, norm)
+    return jnp.where(zero, 0, jnp.sign(x) * jnp.where(zero, 1, ratio) ** (ord - 1))

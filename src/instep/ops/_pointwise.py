@@ -1,0 +1,65 @@
+"""Functions of single elements, with PyTorch's derivatives at kinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def clamp_min(input: jax.Array, min: float) -> jax.Array:
+    """``torch.clamp_min``: the larger of ``input`` and ``min``; at a tie the slope is 1.
+
+    ``jnp.maximum`` has a slope of 1/2 there.
+
+    Args:
+      input: any shape, floating.
+      min: a number.
+    """
+    return jnp.maximum(input, min)
+
+
+@clamp_min.defjvp
+def _(min, primals, tangents):
+    ([x], [dx]) = primals, tangents
+    return clamp_min(x, min), jnp.where(x >= min, dx, 0)
+
+
+def straight_through(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """``fn``, whose derivative is taken to be 1: a straight-through estimator.
+
+    The value is that of ``fn`` to the bit. PyTorch's idiom ``x + (fn(x) - x).detach()``
+    rounds twice; a ``torch.autograd.Function`` whose backward returns ``grad`` does not.
+
+    Args:
+      fn: keeps shape and dtype, such as ``jnp.round`` or ``jnp.sign``.
+
+    Returns:
+      The function, differentiable in both modes and to any order.
+
+    Raises:
+      TypeError: ``fn`` changes shape or dtype; when the function is called.
+
+    References:
+      Bengio, Leonard and Courville, `Estimating or Propagating Gradients Through Stochastic
+      Neurons <https://arxiv.org/abs/1308.3432>`_, 2013.
+    """
+
+    @jax.custom_jvp
+    def through(x: jax.Array) -> jax.Array:
+        y = fn(x)
+        if y.shape != x.shape or y.dtype != x.dtype:
+            raise TypeError(
+                f"fn makes {y.dtype}{list(y.shape)} of {x.dtype}{list(x.shape)}; a "
+                f"straight-through estimator keeps both."
+            )
+        return y
+
+    @through.defjvp
+    def _(primals, tangents):
+        return through(*primals), tangents[0]
+
+    return through
