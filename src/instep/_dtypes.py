@@ -26,7 +26,8 @@ def promoted(**arrays: Any) -> tuple[np.dtype, list[jax.Array]]:
     Raises:
       TypeError: none of them is floating.
     """
-    dtype = functools.reduce(jnp.promote_types, map(dtype_of, arrays.values()))
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = functools.reduce(jnp.promote_types, map(dtype_of, arrays.values()))
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{' and '.join(arrays)} are {dtype}; cast one of them to a float.")
     return dtype, [jnp.asarray(a, wide(dtype)) for a in arrays.values()]

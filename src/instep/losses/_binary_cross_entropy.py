@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._dtypes import promoted
-from ._checks import check_same_shape, check_values
+from ._checks import check_same_shape, check_values, fitted
 from ._reduce import check_reduction, reduce
 
 
@@ -50,7 +50,7 @@ def binary_cross_entropy(
     dtype, [x, y] = promoted(input=input, target=target)
     losses = _binary_cross_entropy(x, y)
     if weight is not None:
-        losses = losses * weight.astype(x.dtype)
+        losses = losses * fitted(weight, losses)
     return reduce(losses, reduction, dtype)
 
 
@@ -85,12 +85,10 @@ def binary_cross_entropy_with_logits(
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
     dtype, [x, y] = promoted(input=input, target=target)
-    log_sigmoid = jax.nn.log_sigmoid(x)
-    if pos_weight is not None:
-        log_sigmoid = log_sigmoid * ((pos_weight.astype(x.dtype) - 1) * y + 1)
-    losses = (1 - y) * x - log_sigmoid
+    p = jnp.ones_like(x) if pos_weight is None else fitted(pos_weight, x)
+    losses = _with_logits(x, y, p)
     if weight is not None:
-        losses = losses * weight.astype(x.dtype)
+        losses = losses * fitted(weight, losses)
     return reduce(losses, reduction, dtype)
 
 
@@ -118,6 +116,21 @@ def _(primals, tangents):
     eps = 1e-12
     curvature = (x * x - 2 * x * y + y) / ((x + eps) ** 2 * (1 - x + eps) ** 2)
     return _slope(x, y), curvature * dx - dy / jnp.maximum((1 - x) * x, eps)
+
+
+@jax.custom_jvp
+def _with_logits(x, y, p):
+    return (1 - y) * x - ((p - 1) * y + 1) * jax.nn.log_sigmoid(x)
+
+
+@_with_logits.defjvp
+def _(primals, tangents):
+    (x, y, p), (dx, dy, dp) = primals, tangents
+    # sigmoid(x) - y, not the difference of 1 - y and 1 - sigmoid(x) that the value suggests.
+    slope = (p * y + 1 - y) * jax.nn.sigmoid(x) - p * y
+    log_sigmoid = jax.nn.log_sigmoid(x)
+    of_targets = -(x + (p - 1) * log_sigmoid) * dy - y * log_sigmoid * dp
+    return _with_logits(x, y, p), slope * dx + of_targets
 
 
 def _held_logs(x):

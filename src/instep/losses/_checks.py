@@ -55,6 +55,11 @@ def check_values(name: str, values: Any, valid: Callable[[Any], Any], fault: str
         raise ValueError(f"{name} {wrong.tolist()[:10]} {fault}")
 
 
+def fitted(weight: Any, like: jax.Array) -> jax.Array:
+    """``weight`` broadcast to the shape of ``like``, in its dtype; PyTorch's broadcasting."""
+    return jnp.broadcast_to(jnp.asarray(weight, like.dtype), like.shape)
+
+
 def check_same_shape(**arrays: Any) -> None:
     """ValueError unless all of ``arrays`` that are there have the shape of the first."""
     (first, array), *others = arrays.items()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import promoted
+from ..ops import log_softmax
 from ._labels import along, check_labels, class_axis, class_weight, label_weight, pick
 from ._reduce import check_reduction, reduce
 
@@ -54,7 +55,7 @@ def cross_entropy(
     dtype, [x] = promoted(logits=logits)
     axis = class_axis(x.ndim)
     w_C = class_weight(weight, x.shape[axis], x.dtype)
-    logp = jax.nn.log_softmax(x, axis)
+    logp = log_softmax(x, axis)
     if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
         q = smoothed(labels, logp.shape, label_smoothing, logp.dtype, axis)
         return reduce(-jnp.sum(along(w_C, axis, x.ndim) * q * logp, axis), reduction, dtype)

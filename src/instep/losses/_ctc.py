@@ -92,7 +92,7 @@ def ctc_loss(
     )
     losses = losses * jnp.where(valid, 1, jnp.nan)
     if reduction == "mean":
-        losses = losses / jnp.maximum(n_labels, 1)
+        losses = losses / jnp.maximum(n_labels, 1).astype(losses.dtype)
     return reduce(losses if batched else losses[0], reduction, dtype)
 
 
@@ -159,6 +159,7 @@ def _where_to_end(path, n_labels, dtype):
     """Log of 1 for the states a path may end in: the last label and the blank after it."""
     state = jnp.arange(path.shape[1])
     last = 2 * n_labels[:, None]
+    state = state[None]
     return jnp.where((state == last) | (state == last - 1), 0, -jnp.inf).astype(dtype)
 
 
@@ -218,7 +219,7 @@ def _rows(targets, n_labels, batch):
         size = targets.size
         longest = size if isinstance(n_labels, Tracer) else max(0, *n_labels, 0)
         end = np_.cumsum(n_labels)
-        index = (end - n_labels)[:, None] + np_.arange(longest)
+        index = (end - n_labels)[:, None] + np_.arange(longest)[None]
         rows = np_.take(targets, np_.clip(index, 0, size - 1)) if size else index
         room = lambda n: (n >= 0) & (n.cumsum() <= size)  # noqa: E731
     elif targets.ndim == 2 and len(targets) == batch:
@@ -229,5 +230,5 @@ def _rows(targets, n_labels, batch):
             f"targets have shape (N, S) or (sum(target_lengths),), with N={batch}; got "
             f"{targets.shape}."
         )
-    used = np_.arange(rows.shape[1]) < n_labels[:, None]
+    used = np_.arange(rows.shape[1])[None] < n_labels[:, None]
     return np_.where(used, rows, 0), room

@@ -79,4 +79,4 @@ def class_weight(weight: jax.Array | None, classes: int, dtype: Any) -> jax.Arra
 
 def along(v_C: jax.Array, axis: int, ndim: int) -> jax.Array:
     """A vector over the classes, broadcast against scores with the classes on ``axis``."""
-    return jnp.expand_dims(v_C, [i for i in range(ndim) if i != axis])
+    return jnp.expand_dims(v_C, [i for i in range(ndim) if i != axis % ndim])

@@ -114,7 +114,7 @@ def _losses(x, share, classes, chunk_size):
     sums = jax.checkpoint(partial(_sums, x, share))
     m, exp, q, logit = _map_chunks(sums, classes, chunk_size)
     # Measured from the largest logit, as log_softmax does: a confident loss stays exact.
-    below = m - jnp.max(m, 0)
+    below = m - jnp.max(m, 0, keepdims=True)
     log_sum_exp = jnp.log(jnp.sum(exp * jnp.exp(below), 0))
     return jnp.sum(q, 0) * log_sum_exp - jnp.sum(logit + _product(q, below), 0)
 
@@ -128,7 +128,7 @@ def _sums(x, share, chunk):
         bias = chunk["bias"]
         logits = logits + (bias if x.ndim == 1 else bias[..., None])
     m = lax.stop_gradient(jnp.max(logits, 0))
-    below = logits - jnp.where(jnp.isneginf(m), 0, m)
+    below = logits - jnp.where(jnp.isneginf(m), 0, m)[None]
     q = share(chunk, logits.ndim)
     logit = jnp.sum(q * below if "share" in chunk else _product(q, below), 0)
     return _Sums(m, jnp.sum(jnp.exp(below), 0), jnp.sum(q, 0), logit)
@@ -146,9 +146,9 @@ def _given_share(chunk, ndim):
 
 def _share_of_labels(labels, w, kept, per_class, smoothing, chunk, ndim):
     """The rest that smoothing leaves for the label, and the same for every class."""
-    is_label = along(chunk["index"], 0, ndim) == labels
-    q = jnp.where(is_label, (1 - smoothing) * w, 0)
-    return q + jnp.where(kept, per_class * along(chunk["weight"], 0, ndim), 0)
+    is_label = along(chunk["index"], 0, ndim) == labels[None]
+    q = jnp.where(is_label, (1 - smoothing) * w[None], 0)
+    return q + jnp.where(kept[None], per_class * along(chunk["weight"], 0, ndim), 0)
 
 
 def _map_chunks(fn, classes, size):

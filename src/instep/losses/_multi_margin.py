@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._dtypes import promoted
 from ._labels import check_labels, class_weight, label_weight, pick
@@ -51,11 +52,14 @@ def multi_margin_loss(
     if p not in (1, 2):
         raise ValueError(f"p must be 1 or 2; got {p}.")
     dtype, [x] = promoted(input=input)
-    classes = x.shape[-1]
-    check_labels(target, x.shape, x.ndim - 1, ignore_index=None)
-    w_C = class_weight(weight, classes, x.dtype)
-    w = label_weight(target, w_C, None)
-    z = margin - pick(x, target, None, -1)[..., None] + x
-    others = jnp.arange(classes) != target[..., None]
+    shape = np.shape(target)
+    x_NC = x if x.ndim == 2 else x.reshape(1, -1)
+    y = target if x.ndim == 2 else target.reshape(-1)
+    classes = x_NC.shape[1]
+    check_labels(y, x_NC.shape, 1, ignore_index=None)
+    w = label_weight(y, class_weight(weight, classes, x.dtype), None)
+    z = margin - pick(x_NC, y, None, 1)[:, None] + x_NC
+    others = jnp.arange(classes)[None] != y[:, None]
     hinge = jnp.where(others & (z > 0), z**p, 0)
-    return reduce(w * jnp.sum(hinge, -1) / classes, reduction, dtype)
+    losses = w * jnp.sum(hinge, 1) / classes
+    return reduce(losses.reshape(shape), reduction, dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from .._dtypes import promoted
 from ._checks import check_same_shape, check_values
+from ._labels import along
 from ._reduce import check_reduction, reduce
 
 
@@ -39,6 +40,7 @@ def multilabel_margin_loss(
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
     dtype, [x] = promoted(input=input)
+    x, y = jnp.atleast_1d(x), jnp.atleast_1d(target)
     classes = x.shape[-1]
 
     def valid(y):
@@ -46,13 +48,15 @@ def multilabel_margin_loss(
 
     fault = f"are out of range for {classes} classes. Labels are 0 to {classes - 1}, then -1."
     check_values("target", target, valid, fault)
-    listed = jnp.cumprod(target >= 0, -1).astype(bool)
-    index = jnp.clip(target, 0, classes - 1)
+    listed = jnp.cumprod(y >= 0, -1).astype(bool)
+    index = jnp.clip(y, 0, classes - 1)
     # (..., label, class): is the class that label, and is it one that is not listed?
-    is_label = listed[..., None] & (index[..., None] == jnp.arange(classes))
+    is_label = listed[..., None] & (
+        index[..., None] == along(jnp.arange(classes), -1, x.ndim + 1)
+    )
     other = ~jnp.any(is_label, -2, keepdims=True)
     score = jnp.take_along_axis(x, index, -1)
     z = 1 - score[..., None] + x[..., None, :]
     hinge = jnp.where(listed[..., None] & other & (z > 0), z, 0)
-    w = jnp.where(jnp.all(valid(target), -1), 1 / classes, jnp.nan).astype(x.dtype)
+    w = jnp.where(jnp.all(valid(y), -1), 1 / classes, jnp.nan).astype(x.dtype)
     return reduce(w * jnp.sum(hinge, (-2, -1)), reduction, dtype)

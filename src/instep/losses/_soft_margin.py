@@ -33,4 +33,26 @@ def soft_margin_loss(input: jax.Array, target: jax.Array, reduction: str = "mean
     check_reduction(reduction)
     dtype, [x, y] = promoted(input=input, target=target)
     x, y = jnp.broadcast_arrays(x, y)
-    return reduce(jnp.log1p(jnp.exp(-y * x)), reduction, dtype)
+    return reduce(_softplus(-y * x), reduction, dtype)
+
+
+@jax.custom_jvp
+def _softplus(z):
+    return jnp.log1p(jnp.exp(z))
+
+
+@_softplus.defjvp
+def _(primals, tangents):
+    ([z], [dz]) = primals, tangents
+    return _softplus(z), _sigmoid(z) * dz
+
+
+@jax.custom_jvp
+def _sigmoid(z):
+    return jnp.exp(z) / (1 + jnp.exp(z))
+
+
+@_sigmoid.defjvp
+def _(primals, tangents):
+    ([z], [dz]) = primals, tangents
+    return _sigmoid(z), _sigmoid(z) / (1 + jnp.exp(z)) * dz

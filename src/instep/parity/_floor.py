@@ -14,6 +14,7 @@ from ._leaf import Leaf, Observation
 from ._tolerance import NOISE
 
 
+aten = torch.ops.aten
 DOUBLE = (torch.float64,)
 LOWER = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -55,7 +56,12 @@ class OneUlp(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func is aten.binary_cross_entropy.default:  # raises for a probability above 1
+            args = (args[0].clamp(0, 1), *args[1:])
         made = func(*args, **kwargs)
+        if func is aten.multilabel_margin_loss_forward.default:
+            self.move(made[0])  # the other result holds flags, as floats
+            return made
         schema = func._schema
         if schema.returns:
             alone = len(schema.returns) == 1
@@ -73,6 +79,8 @@ class OneUlp(TorchDispatchMode):
     def move(self, x: Any) -> Any:
         """Move ``x`` in place, if it is a tensor of such a dtype and of its own memory."""
         if not torch.is_tensor(x) or x.dtype not in self._dtypes or x.numel() == 0:
+            return x
+        if x._is_zerotensor():  # without memory
             return x
         table = self._factors(x.dtype)
         n = min(x.numel(), len(table))

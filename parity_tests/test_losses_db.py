@@ -1,0 +1,63 @@
+"""Every loss on the samples of PyTorch's own test databases, against PyTorch.
+
+The loss, the gradient of every input that PyTorch differentiates, and its second gradient.
+"""
+
+import pytest
+import torch
+
+from conftest import assert_in_step
+from instep import losses
+from instep.parity._floor import LOWER, OneUlp
+from instep.parity._judge import measure_rounding
+from instep.parity._records import Status
+from instep.parity._tolerance import DRAWS
+from losses import NAMES, calls, of_ours, of_torch
+
+
+# Where PyTorch raises for a second gradient.
+ORDER = {"ctc_loss": 1, "multi_margin_loss": 1, "multilabel_margin_loss": 1}
+CALLS = list(calls())
+SAMPLED = 8  # signatures of each loss, spread over all it has, that every run tries
+
+
+def spread(name, n):
+    own = [c for c in CALLS if c.name == name]
+    return own[:: max(1, len(own) // n)][:n]
+
+
+def cases():
+    often = {id(c) for name in NAMES for c in spread(name, SAMPLED)}
+    for i, call in enumerate(CALLS):
+        marks = () if id(call) in often else pytest.mark.exhaustive
+        yield pytest.param(call, id=f"{call.name}-{i}", marks=marks)
+
+
+def test_every_loss_is_there_and_has_samples():
+    public = {n for n in dir(losses) if not n.startswith("_")}
+    assert public == {*NAMES, "checked", "total_and_weight"}
+    assert {c.name for c in CALLS} == set(NAMES)
+
+
+@pytest.mark.parametrize("call", cases())
+def test_float64(call, x64):
+    order = ORDER.get(call.name, 2)
+    theirs, ours = of_torch(call, order), of_ours(call, order)
+    for i, (t, o) in enumerate(zip(theirs, ours, strict=False)):
+        assert_in_step(t, o, f"{call.signature} [{i}]")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("call", cases())
+def test_rounds_no_worse_than_pytorch(call, dtype):
+    """By the rounding rule of ``instep.parity``: against the same call in float64."""
+    order = ORDER.get(call.name, 2)
+    low = call.to(dtype)
+    oracle = of_torch(low.to(torch.float64), order)
+    own = [of_torch(low, order)]
+    for seed in range(DRAWS):
+        with OneUlp(seed, LOWER) as one_ulp:
+            own.append(of_torch(low.moved(one_ulp.move), order))
+    for i, o in enumerate(of_ours(low, order)[: len(oracle)]):
+        m = measure_rounding(0, oracle[i], o, [theirs[i] for theirs in own])
+        assert m.status is not Status.DIVERGED, f"{call.signature} [{i}]: {m}"
