@@ -110,7 +110,7 @@ def test_the_rule_of_the_page_is_that_of_parity():
     [
         ("(-scale * grad,),", "(scale * grad,),", "gradient"),
         ("(-scale * grad,),", "(-grad,),", "gradient"),
-        ("(swish(x), x)", "(swish(x), swish(x))", "gradient"),
+        ("(x * jax.nn.sigmoid(x), x)", "(x * jax.nn.sigmoid(x), swish(x))", "gradient"),
         ("s = jax.nn.sigmoid(x)\n", "s = 1 / (1 + jnp.exp(x))\n", "gradient"),
         (
             "s = jax.nn.sigmoid(x)\n",
@@ -244,7 +244,10 @@ def test_second_derivatives_of_what_forward_computed(x64):
             "def swish_bwd(x, grad):\n    s = jax.nn.sigmoid(x)",
             "def swish_bwd(xs, grad):\n    x, s = xs",
         ),
-        ("lambda x: (swish(x), x)", "lambda x: (swish(x), (x, jax.nn.sigmoid(x)))"),
+        (
+            "lambda x: (x * jax.nn.sigmoid(x), x)",
+            "lambda x: (x * jax.nn.sigmoid(x), (x, jax.nn.sigmoid(x)))",
+        ),
     )
     stopped = page(
         (
@@ -252,8 +255,8 @@ def test_second_derivatives_of_what_forward_computed(x64):
             "def swish_bwd(xs, grad):\n    x, s = xs",
         ),
         (
-            "lambda x: (swish(x), x)",
-            "lambda x: (swish(x), (x, jax.lax.stop_gradient(jax.nn.sigmoid(x))))",
+            "lambda x: (x * jax.nn.sigmoid(x), x)",
+            "lambda x: (x * jax.nn.sigmoid(x), (x, jax.lax.stop_gradient(jax.nn.sigmoid(x))))",
         ),
     )
     true = second_at_one(F.silu)
@@ -274,9 +277,12 @@ def test_second_derivatives_of_what_may_be_differentiated_once(x64):
         weight, labels = theirs(WEIGHT, LABELS)
         return NAMES["LinearCrossEntropy"].apply(x * torch.ones(5, 3), weight, labels, BY)[0]
 
+    assert second_at_one(lambda x: f(x) + x**3) == second_at_one(lambda x: x**3) == 6.0
+    assert second_at_one(lambda x: f(x) ** 2 + x**3) == 6.0
+    x = torch.tensor(1.0, requires_grad=True)
+    (g,) = torch.autograd.grad(f(x) ** 2 + x**3, x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
-        second_at_one(lambda x: f(x) ** 2)
-    assert second_at_one(lambda x: f(x) + x**3) == 6.0
+        g.backward()
 
     NAMES["assert_same"](
         lambda x, w: F.cross_entropy(x @ w.T / BY, torch.tensor(LABELS)),
@@ -365,7 +371,7 @@ def rounded_pair(through):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     half = instep.JaxLoop(loss_fn, instep.optim.sgd(0.1), {"kernel": jnp.zeros((3, 2))})
     loop = instep.TorchLoop(model, torch_loss, optimizer, data)
-    return instep.Pair(loop, half, [instep.bridge.linear("", bias=False)])
+    return instep.Pair(loop, half, [instep.bridge.linear("")])
 
 
 def test_a_rounded_weight_in_a_loop():
@@ -431,6 +437,7 @@ def test_a_learnt_step_size(x64):
         lambda x, s: s * NAMES["Round"].apply(x / s),
         lambda x, s: s * NAMES["round_through"](x / s),
         *(x, np.array(0.3)),
+        second=False,
     )
 
     def closed(s):
@@ -452,6 +459,9 @@ def test_custom_vjp_has_no_forward_mode(x64):
     total = lambda x: (f(x) ** 2).sum()  # noqa: E731
     right = jax.hessian(lambda x: (jax.nn.silu(x) ** 2).sum())(x)
     assert_in_step(np.asarray(right), jax.hessian(total)(x))
+    f = page(("(x * jax.nn.sigmoid(x), x)", "(swish(x), x)"))["swish"]
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.hessian(total)(x)
 
 
 def test_the_tangent_of_a_custom_jvp_is_linear():
@@ -479,7 +489,7 @@ def test_vmap_shows_the_rule_one_example():
 
 
 @pytest.mark.parametrize("cotangent", ["None", "jnp.zeros(5, int)", "jnp.zeros(5)"])
-def test_the_cotangent_of_an_integer(cotangent):
+def test_the_cotangent_of_an_integer(cotangent, x64):
     f = page(("return dx, dw, None\n", f"return dx, dw, {cotangent}\n"))["linear_cross_entropy"]
     x = jnp.asarray(WEIGHT)
     loss = lambda x, labels: f(x, x, labels, BY)[0]  # noqa: E731
