@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import vmap as torch_vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import instep
 from conftest import assert_in_step
@@ -185,19 +185,25 @@ def test_a_scale_on_a_schedule_is_an_argument(x64):
 
 def test_what_has_no_gradient_has_none_on_either_side(x64):
     x = np.random.default_rng(6).normal(size=(5, 3))
-    tx, tw = torch.tensor(x, requires_grad=True), torch.tensor(WEIGHT)
-    loss, right = NAMES["LinearCrossEntropy"].apply(tx, tw, torch.tensor(LABELS), BY)
-    loss.backward()
-    assert tw.grad is None and not right.requires_grad and right.dtype is torch.bool
-
-    (_, ours), pullback = jax.vjp(
-        lambda x, y: NAMES["linear_cross_entropy"](x, WEIGHT, y, BY), x, LABELS
+    boolean = page(
+        ("(logits.argmax(1) == labels).to(x.dtype).mean()", "logits.argmax(1) == labels"),
+        ("        ctx.mark_non_differentiable(accuracy)\n", ""),
+        ("right.astype(x.dtype).mean()", "right"),
     )
-    np.testing.assert_array_equal(ours, right)
-    assert 0 < right.sum() < len(right)
-    dx, dy = pullback((jnp.ones(()), np.zeros(5, jax.dtypes.float0)))
-    assert_in_step(tx.grad, dx)
-    assert dy.dtype == jax.dtypes.float0 and dy.shape == LABELS.shape
+    for names, zero in ((NAMES, jnp.ones(())), (boolean, np.zeros(5, jax.dtypes.float0))):
+        tx, tw = torch.tensor(x, requires_grad=True), torch.tensor(WEIGHT)
+        loss, right = names["LinearCrossEntropy"].apply(tx, tw, *theirs(LABELS), BY)
+        loss.backward()
+        assert tw.grad is None and not right.requires_grad
+        (_, ours), pullback = jax.vjp(
+            lambda x, y, names=names: names["linear_cross_entropy"](x, WEIGHT, y, BY), x, LABELS
+        )
+        np.testing.assert_array_equal(ours, right)
+        assert ours.dtype == str(right.dtype).removeprefix("torch.")
+        assert 0 < right.double().mean() < 1
+        dx, dy = pullback((jnp.ones(()), zero))
+        assert_in_step(tx.grad, dx)
+        assert dy.dtype == jax.dtypes.float0 and dy.shape == LABELS.shape
 
 
 # ---- the numbers ----
@@ -223,14 +229,33 @@ def test_saved_tensors():
     )
 
 
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.mm.default
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_gradient_that_no_one_uses_is_not_computed():
+    def torch_products(frozen):
+        x = torch.tensor(WEIGHT, requires_grad=True)
+        weight = torch.tensor(WEIGHT, requires_grad=not frozen)
+        with Products() as mode:
+            NAMES["LinearCrossEntropy"].apply(x, weight, *theirs(LABELS), BY)[0].backward()
+        return mode.count
+
     def products(argnums):
         gradient = jax.grad(NAMES["linear_cross_entropy"], argnums, has_aux=True)
         lowered = jax.jit(gradient, static_argnums=3).lower(WEIGHT, WEIGHT, LABELS, BY)
         return lowered.as_text().count("dot_general")
 
+    assert (torch_products(frozen=False), torch_products(frozen=True)) == (3, 2)
     assert (products((0, 1)), products(0)) == (3, 2)
-    assert "lowers to 3 matrix products under `jit`, and that of `x` alone to 2" in SAID
+    assert "PyTorch takes 3 matrix products" in SAID and ", and 2 where" in SAID
+    assert "The gradient lowers to 3 and 2 under `jit` too." in SAID
 
 
 def test_second_derivatives_of_what_forward_computed(x64):
@@ -517,6 +542,6 @@ def test_export_drops_backward():
 
 def test_torch_func_asks_for_setup_context():
     reverse = lambda x: NAMES["ReverseGradient"].apply(x, BY)  # noqa: E731
-    for call in (torch_vmap(reverse), torch.func.grad(lambda x: reverse(x).sum())):
+    for call in (torch.func.vmap(reverse), torch.func.grad(lambda x: reverse(x).sum())):
         with pytest.raises(RuntimeError, match="setup_context"):
             call(torch.ones(3))
