@@ -181,6 +181,7 @@ def test_a_scale_on_a_schedule_is_an_argument(x64):
     assert by == 0
     with pytest.raises(jax.errors.UnexpectedTracerError, match="nondiff_argnums"):
         jax.jit(NAMES["reverse_gradient"])(x, BY)
+    jax.jit(NAMES["reverse_gradient"], static_argnums=1)(x, BY)
 
 
 def test_what_has_no_gradient_has_none_on_either_side(x64):
