@@ -50,6 +50,7 @@ def straight_through(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Arra
 
     @jax.custom_jvp
     def through(x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)  # it may be a Python number
         y = fn(x)
         if y.shape != x.shape or y.dtype != x.dtype:
             raise TypeError(
