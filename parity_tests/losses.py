@@ -63,9 +63,9 @@ class Call(NamedTuple):
             if not _differentiated(x) or torch.equal(x, x.round()):
                 return x
             x = move(x.detach().clone())
-            return (
-                x.clamp(0, 1) if self.name == "binary_cross_entropy" else x
-            ).requires_grad_()
+            if self.name == "binary_cross_entropy":  # takes probabilities only
+                x = x.clamp(0, 1)
+            return x.requires_grad_()
 
         return Call(self.name, tuple(map(moved, self.args)), self.kwargs)
 

@@ -3,6 +3,7 @@
 The loss, the gradient of every input that PyTorch differentiates, and its second gradient.
 """
 
+import jax.numpy as jnp
 import pytest
 import torch
 
@@ -15,8 +16,8 @@ from instep.parity._tolerance import DRAWS
 from losses import NAMES, calls, of_ours, of_torch
 
 
-# Where PyTorch raises for a second gradient.
-ORDER = {"ctc_loss": 1, "multi_margin_loss": 1, "multilabel_margin_loss": 1}
+# Where PyTorch has no second gradient; nor has it a bfloat16 kernel for the CPU.
+FIRST_ORDER = ("ctc_loss", "multi_margin_loss", "multilabel_margin_loss")
 CALLS = list(calls())
 SAMPLED = 8  # signatures of each loss, spread over all it has, that every run tries
 
@@ -33,6 +34,10 @@ def cases():
         yield pytest.param(call, id=f"{call.name}-{i}", marks=marks)
 
 
+def order_of(call):
+    return 1 if call.name in FIRST_ORDER else 2
+
+
 def test_every_loss_is_there_and_has_samples():
     public = {n for n in dir(losses) if not n.startswith("_")}
     assert public == {*NAMES, "checked", "total_and_weight"}
@@ -41,17 +46,39 @@ def test_every_loss_is_there_and_has_samples():
 
 @pytest.mark.parametrize("call", cases())
 def test_float64(call, x64):
-    order = ORDER.get(call.name, 2)
+    order = order_of(call)
     theirs, ours = of_torch(call, order), of_ours(call, order)
     for i, (t, o) in enumerate(zip(theirs, ours, strict=False)):
         assert_in_step(t, o, f"{call.signature} [{i}]")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", FIRST_ORDER)
+def test_pytorch_has_neither_the_second_gradient_nor_bfloat16(name):
+    call = spread(name, 1)[0]
+    with pytest.raises(RuntimeError, match="is not implemented|does not require grad"):
+        of_torch(call, 2)
+    with pytest.raises(NotImplementedError, match="not implemented for 'BFloat16'"):
+        of_torch(call.to(torch.bfloat16))
+    assert of_ours(call.to(torch.bfloat16))[0].dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("call", cases())
-def test_rounds_no_worse_than_pytorch(call, dtype):
-    """By the rounding rule of ``instep.parity``: against the same call in float64."""
-    order = ORDER.get(call.name, 2)
+def test_float32_rounds_no_worse_than_pytorch(call):
+    judge_rounding(call, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [c for n in NAMES if n not in FIRST_ORDER for c in spread(n, SAMPLED)],
+    ids=lambda call: call.name,
+)
+def test_bfloat16_rounds_no_worse_than_pytorch(call):
+    judge_rounding(call, torch.bfloat16)
+
+
+def judge_rounding(call, dtype):
+    """By the rule of ``instep.parity``: against the same call in float64."""
+    order = order_of(call)
     low = call.to(dtype)
     oracle = of_torch(low.to(torch.float64), order)
     own = [of_torch(low, order)]
