@@ -35,13 +35,17 @@ def array(x) -> np.ndarray:
     return x.detach().numpy() if torch.is_tensor(x) else np.asarray(x)
 
 
-def assert_in_step(torch_value, jax_value, what: str = "", at_least: float = 0.0) -> None:
+def assert_in_step(
+    torch_value, jax_value, what: str = "", at_least: float = 0.0, finite: bool = True
+) -> None:
     """One leaf, by the float64 rule of ``instep.parity`` with a floor of zero.
 
     A number that passes through zero is judged by its largest magnitude so far: ``at_least``.
+    Without ``finite``, infinities and NaN may be there, in both at the same places.
     """
     m = measure(0, array(torch_value), array(jax_value), floor=0.0, at_least=at_least)
-    assert m.status is Status.IN_STEP, f"{what}: {m} (ratio {m.ratio:.3g})"
+    in_step = {Status.IN_STEP} if finite else {Status.IN_STEP, Status.NOT_FINITE}
+    assert m.status in in_step, f"{what}: {m} (ratio {m.ratio:.3g})"
 
 
 def assert_bitwise(a, b, what: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -95,7 +96,8 @@ def _of_module_db():
         for inputs in info.module_inputs_func(info, "cpu", torch.float64, True, True):
             made, given = inputs.constructor_input, inputs.forward_input
             module = info.module_cls(*made.args, **made.kwargs)
-            with _FirstCall() as mode:
+            with _FirstCall() as mode, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of kl_div's mean, and of options
                 module(*given.args, **given.kwargs)
             yield mode.call
 
@@ -124,7 +126,9 @@ def _described(value: Any) -> str:
 def of_torch(call: Call, order: int = 2) -> list[np.ndarray]:
     """The loss, its gradients, and theirs, each along a fixed cotangent."""
     leaves = [x for x in (*call.args, *call.kwargs.values()) if _differentiated(x)]
-    made = [call.torch(*call.args, **call.kwargs)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = [call.torch(*call.args, **call.kwargs)]
     out = list(made)
     for _ in range(order):
         total = sum((along(y) * y).sum() for y in made)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._dtypes import promoted
 from ._checks import check_same_shape, check_values, fitted
 from ._reduce import check_reduction, reduce
+
+
+EPS = float(np.float32(1e-12))  # a float32 in PyTorch, in the first derivative only
 
 
 def binary_cross_entropy(
@@ -48,7 +52,7 @@ def binary_cross_entropy(
         "is not in [0, 1]. Take the sigmoid, or binary_cross_entropy_with_logits.",
     )
     dtype, [x, y] = promoted(input=input, target=target)
-    losses = _binary_cross_entropy(x, y)
+    losses = _of_probabilities(x, y)
     if weight is not None:
         losses = losses * fitted(weight, losses)
     return reduce(losses, reduction, dtype)
@@ -85,53 +89,50 @@ def binary_cross_entropy_with_logits(
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
     dtype, [x, y] = promoted(input=input, target=target)
-    p = jnp.ones_like(x) if pos_weight is None else fitted(pos_weight, x)
-    losses = _with_logits(x, y, p)
+    p = None if pos_weight is None else fitted(pos_weight, x)
+    losses = _of_logits(x, y, p)
     if weight is not None:
         losses = losses * fitted(weight, losses)
     return reduce(losses, reduction, dtype)
 
 
 @jax.custom_jvp
-def _binary_cross_entropy(x, y):
-    log_not_x, log_x = _held_logs(x)
-    return (y - 1) * log_not_x - y * log_x
+def _of_probabilities(x, y):
+    return (y - 1) * jnp.maximum(jnp.log1p(-x), -100) - y * jnp.maximum(jnp.log(x), -100)
 
 
-@_binary_cross_entropy.defjvp
+@_of_probabilities.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    log_not_x, log_x = _held_logs(x)
-    return _binary_cross_entropy(x, y), _slope(x, y) * dx + (log_not_x - log_x) * dy
+    of_target = jnp.log1p(-x) - jnp.log(x)  # which PyTorch does not hold
+    return _of_probabilities(x, y), _slope(x, y) * dx + of_target * dy
 
 
 @jax.custom_jvp
 def _slope(x, y):
-    return (x - y) / jnp.maximum((1 - x) * x, 1e-12)
+    return (x - y) / jnp.maximum((1 - x) * x, EPS)
 
 
 @_slope.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    eps = 1e-12
-    curvature = (x * x - 2 * x * y + y) / ((x + eps) ** 2 * (1 - x + eps) ** 2)
-    return _slope(x, y), curvature * dx - dy / jnp.maximum((1 - x) * x, eps)
+    curvature = (x * x - 2 * x * y + y) / ((x + 1e-12) ** 2 * (1 - x + 1e-12) ** 2)
+    return _slope(x, y), curvature * dx - dy / jnp.maximum((1 - x) * x, 1e-12)
 
 
 @jax.custom_jvp
-def _with_logits(x, y, p):
-    return (1 - y) * x - ((p - 1) * y + 1) * jax.nn.log_sigmoid(x)
+def _of_logits(x, y, p):
+    log_sigmoid = jax.nn.log_sigmoid(x)
+    return (1 - y) * x - (log_sigmoid if p is None else ((p - 1) * y + 1) * log_sigmoid)
 
 
-@_with_logits.defjvp
+@_of_logits.defjvp
 def _(primals, tangents):
     (x, y, p), (dx, dy, dp) = primals, tangents
     # sigmoid(x) - y, not the difference of 1 - y and 1 - sigmoid(x) that the value suggests.
-    slope = (p * y + 1 - y) * jax.nn.sigmoid(x) - p * y
+    if p is None:
+        return _of_logits(x, y, p), (jax.nn.sigmoid(x) - y) * dx - x * dy
     log_sigmoid = jax.nn.log_sigmoid(x)
-    of_targets = -(x + (p - 1) * log_sigmoid) * dy - y * log_sigmoid * dp
-    return _with_logits(x, y, p), slope * dx + of_targets
-
-
-def _held_logs(x):
-    return jnp.maximum(jnp.log1p(-x), -100), jnp.maximum(jnp.log(x), -100)
+    slope = (p * y + 1 - y) * jax.nn.sigmoid(x) - p * y
+    of_target = -x - (p - 1) * log_sigmoid
+    return _of_logits(x, y, p), slope * dx + of_target * dy - y * log_sigmoid * dp

@@ -12,6 +12,9 @@ from ._checks import check_same_shape
 from ._reduce import check_reduction, reduce
 
 
+EPS = float(np.float32(1e-12))  # a float32 in PyTorch
+
+
 def cosine_embedding_loss(
     input1: jax.Array,
     input2: jax.Array,
@@ -49,7 +52,7 @@ def cosine_embedding_loss(
             f"{np.shape(input1)} and {np.shape(target)}."
         )
     dtype, [a, b, y] = promoted(input1=input1, input2=input2, target=target)
-    squares = (jnp.sum(a * a, -1) + 1e-12) * (jnp.sum(b * b, -1) + 1e-12)
+    squares = (jnp.sum(a * a, -1) + EPS) * (jnp.sum(b * b, -1) + EPS)
     cosine = jnp.sum(a * b, -1) / jnp.sqrt(squares)
     near = jnp.where(y == 1, 1 - cosine, 0)
     far = jnp.where(y == -1, clamp_min(cosine - margin, 0.0), 0)

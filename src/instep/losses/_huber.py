@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from .. import ops
 from .._dtypes import promoted
 from ._checks import check_same_shape
 from ._l1 import l1_loss
@@ -99,5 +100,6 @@ def smooth_l1_loss(
 
 def _huber(d, delta):
     # d * d, not |d| * |d|: the second derivative of |d| at 0 would be 0.
-    near = jnp.abs(d) < delta
-    return jnp.where(near, 0.5 * d * d, delta * (jnp.abs(d) - 0.5 * delta))
+    far = jnp.abs(d) >= delta
+    small = jnp.where(far, 0, d)
+    return jnp.where(far, delta * (ops.abs(d) - 0.5 * delta), 0.5 * small * small)

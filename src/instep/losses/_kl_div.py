@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
 
 from .._dtypes import promoted
 from ._reduce import check_reduction, reduce
@@ -41,9 +40,21 @@ def kl_div(
     """
     dtype, [x, y] = promoted(input=input, target=target)
     x, y = jnp.broadcast_arrays(x, y)
-    losses = jnp.exp(y) * (y - x) if log_target else xlogy(y, y) - y * x
+    losses = jnp.exp(y) * (y - x) if log_target else _ylogy(y) - y * x
     if reduction == "batchmean":  # the mean over the first axis of the sums over the others
         losses = jnp.sum(losses, range(1, losses.ndim))
     else:
         check_reduction(reduction)
     return reduce(losses, reduction, dtype)
+
+
+@jax.custom_jvp
+def _ylogy(y):
+    return jnp.where(y == 0, 0, y * jnp.log(y))
+
+
+@_ylogy.defjvp
+def _(primals, tangents):
+    ([y], [dy]) = primals, tangents
+    one = jnp.where((y == 0) | jnp.isinf(y), jnp.nan, 1)  # y / y, which cannot underflow
+    return _ylogy(y), one * (jnp.log(y) + 1) * dy

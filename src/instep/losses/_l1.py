@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 
+from .. import ops
 from .._dtypes import promoted
 from ._checks import check_same_shape
 from ._reduce import check_reduction, reduce
@@ -40,7 +40,7 @@ def l1_loss(
     check_reduction(reduction)
     check_same_shape(input=input, target=target, weight=weight)
     dtype, [x, y] = promoted(input=input, target=target)
-    losses = jnp.abs(x - y)
+    losses = ops.abs(x - y)
     if weight is None:
         return reduce(losses, reduction, dtype)
     w = weight.astype(x.dtype)

@@ -60,6 +60,6 @@ def multi_margin_loss(
     w = label_weight(y, class_weight(weight, classes, x.dtype), None)
     z = margin - pick(x_NC, y, None, 1)[:, None] + x_NC
     others = jnp.arange(classes)[None] != y[:, None]
-    hinge = jnp.where(others & (z > 0), z**p, 0)
+    hinge = jnp.where(others & (z > 0), z, 0) ** p
     losses = w * jnp.sum(hinge, 1) / classes
     return reduce(losses.reshape(shape), reduction, dtype)

@@ -46,8 +46,6 @@ def poisson_nll_loss(
     x, y = jnp.broadcast_arrays(x, y)
     losses = jnp.exp(x) - y * x if log_input else x - y * jnp.log(x + eps)
     if full:
-        few = y <= 1
-        n = jnp.where(few, 1, y)
-        stirling = n * jnp.log(n) - n + 0.5 * jnp.log(2 * math.pi * n)
-        losses = losses + jnp.where(few, 0, stirling)
+        stirling = y * jnp.log(y) - y + 0.5 * jnp.log(2 * math.pi * y)
+        losses = losses + jnp.where(y <= 1, 0, stirling)
     return reduce(losses, reduction, dtype)

@@ -71,15 +71,15 @@ def _slope(x, norm, ord, axis):
     """The derivative of ``norm`` by each element: sign(x) (|x| / norm)^(p - 1)."""
     if ord == 0:
         return jnp.zeros_like(x)
+    sign = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)  # 0 for NaN
     if ord == 1:
-        return jnp.sign(x)
-    zero = norm == 0
+        return sign
     if ord == 2:
-        return jnp.where(zero, 0, x / jnp.where(zero, 1, norm))
+        return jnp.where(norm == 0, 0, x / jnp.where(norm == 0, 1, norm))
+    size = jnp.abs(x)
     if abs(ord) == jnp.inf:
-        ties = jnp.abs(x) == norm
-        return jnp.sign(x) * ties / jnp.sum(ties, axis, keepdims=True)
-    # |x|^(p - 1) of an element that is 0 is infinite for p < 1, and its sign 0.
-    zero = zero | (x == 0) if ord < 1 else zero
-    ratio = jnp.abs(x) / jnp.where(norm == 0, 1, norm)
-    return jnp.where(zero, 0, jnp.sign(x) * jnp.where(zero, 1, ratio) ** (ord - 1))
+        ties = (size == norm) | (jnp.isnan(size) & jnp.isnan(norm))
+        return sign * ties / jnp.sum(ties, axis, keepdims=True)
+    if ord < 1:  # |x|^(p - 1) is infinite where x is 0
+        return sign * jnp.where(x == 0, 0, size ** (ord - 1)) * norm ** (1 - ord)
+    return sign * size ** (ord - 1) * jnp.where(norm == 0, 0, norm ** (1 - ord))

@@ -9,6 +9,24 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.custom_jvp
+def abs(input: jax.Array) -> jax.Array:
+    """``torch.abs``: at zero, and at NaN, the slope is 0.
+
+    ``jnp.abs`` has a slope of 1 at zero.
+
+    Args:
+      input: any shape, floating.
+    """
+    return jnp.abs(input)
+
+
+@abs.defjvp
+def _(primals, tangents):
+    ([x], [dx]) = primals, tangents
+    return abs(x), jnp.where(x > 0, dx, jnp.where(x < 0, -dx, 0))
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def clamp_min(input: jax.Array, min: float) -> jax.Array:
     """``torch.clamp_min``: the larger of ``input`` and ``min``; at a tie the slope is 1.
