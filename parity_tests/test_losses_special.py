@@ -47,7 +47,12 @@ CASES = [
     (2, "huber_loss", [d(X), d(Y)], {"delta": 2.0}),
     (2, "binary_cross_entropy", [d(P), d(Q)], {}),
     (2, "binary_cross_entropy_with_logits", [d(X), d(Y.clip(0, 1))], {}),
-    (2, "binary_cross_entropy_with_logits", [d(X), d(Y.clip(0, 1))], {"pos_weight": c([2.0])}),
+    (
+        2,
+        "binary_cross_entropy_with_logits",
+        [d(X), d(Y.clip(0, 1))],
+        {"pos_weight": c(np.array([2.0]))},
+    ),
     (2, "kl_div", [d(X), d(Y)], {}),
     (2, "kl_div", [d(X), d(Y)], {"log_target": True}),
     (2, "poisson_nll_loss", [d(X), d(Y)], {}),
@@ -62,10 +67,10 @@ CASES = [
     (2, "margin_ranking_loss", [d(X), d(Y), c(SIGN)], {"margin": 1.0}),
     (2, "cross_entropy", [d(ROWS), c(LABEL)], {}),
     (2, "cross_entropy", [d(ROWS), c(LABEL)], {"label_smoothing": 0.1}),
-    (2, "cross_entropy", [d(ROWS), c(LABEL)], {"weight": c([0.0, 2.0])}),
+    (2, "cross_entropy", [d(ROWS), c(LABEL)], {"weight": c(np.array([0.0, 2.0]))}),
     (2, "cross_entropy", [d(ROWS), c(LABEL)], {"ignore_index": 1}),
     (2, "cross_entropy", [d(ROWS), d(ONE_HOT)], {}),
-    (2, "nll_loss", [d(ROWS), c(LABEL)], {"weight": c([0.0, 2.0])}),
+    (2, "nll_loss", [d(ROWS), c(LABEL)], {"weight": c(np.array([0.0, 2.0]))}),
     (2, "nll_loss", [d(ROWS), c(LABEL)], {"ignore_index": 0}),
     (1, "multi_margin_loss", [d(ROWS), c(LABEL)], {}),
     (1, "multi_margin_loss", [d(ROWS), c(LABEL)], {"p": 2}),
@@ -74,10 +79,9 @@ CASES = [
     (1, "multilabel_margin_loss", [d(ROWS), c(np.stack([FILL, LABEL], -1))], {}),
     (2, "multilabel_soft_margin_loss", [d(ROWS), c(ONE_HOT)], {}),
     *(
-        (1, "cosine_embedding_loss", [d(A), d(B), c(np.full(len(A), t))], {})
-        for t in (1, -1, 0)
+        (1, "cosine_embedding_loss", [d(A), d(B), c(np.full(len(A), y))], {"margin": margin})
+        for y, margin in ((1, 0.0), (-1, 0.0), (-1, 1.0), (0, 0.0))
     ),
-    (1, "cosine_embedding_loss", [d(A), d(B), c(np.full(len(A), -1))], {"margin": 1.0}),
     *(
         (1, "triplet_margin_loss", [d(A), d(B), d(N)], {"p": p, "swap": swap, "eps": eps})
         for p in (2.0, 1.0, 0.0, 0.5, 1.5, 3.0, INF, -INF, -1.0)
@@ -92,8 +96,6 @@ CASES = [
 )
 def test_where_the_derivative_is_a_choice(order, name, args, kwargs, x64):
     call = Call(name, tuple(args), {**kwargs, "reduction": "none"})
-    for i, (theirs, ours) in enumerate(
-        zip(of_torch(call, order), of_ours(call, order)[: order * 3 + 1], strict=False)
-    ):
-        for index in np.ndindex(theirs.shape):
-            assert_in_step(theirs[index], ours[index], f"[{i}] at {index}", at_least=1.0)
+    for i, (t, o) in enumerate(zip(of_torch(call, order), of_ours(call, order), strict=False)):
+        for at in np.ndindex(t.shape):
+            assert_in_step(t[at], o[at], f"[{i}] at {at}", at_least=1.0, finite=False)

@@ -79,6 +79,7 @@ def _slope(x, norm, ord, axis):
     size = jnp.abs(x)
     if abs(ord) == jnp.inf:
         ties = (size == norm) | (jnp.isnan(size) & jnp.isnan(norm))
+        ties = ties.astype(x.dtype)
         return sign * ties / jnp.sum(ties, axis, keepdims=True)
     if ord < 1:  # |x|^(p - 1) is infinite where x is 0
         return sign * jnp.where(x == 0, 0, size ** (ord - 1)) * norm ** (1 - ord)
