@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from jax.experimental.checkify import JaxRuntimeError
 
 import instep
-from conftest import assert_in_step
+from conftest import assert_bitwise, assert_in_step
+from instep import losses
 from instep.losses import cross_entropy, mse_loss
 
 
@@ -125,14 +127,118 @@ def test_bfloat16_logits_are_computed_in_float32():
     assert abs(float(ours) - theirs.item()) <= ulp
 
 
-@pytest.mark.parametrize("label", [10, 5, -1, -101])
-def test_label_out_of_range_is_an_error_or_nan_never_a_clamped_class(label):
-    x, y = jnp.zeros((2, 5)), jnp.array([0, label])
-    with pytest.raises(ValueError, match=rf"labels \[{label}\] are out of range for 5 classes"):
-        cross_entropy(x, y)
-    assert jnp.isnan(jax.jit(cross_entropy)(x, y))
-    assert jnp.isnan(jax.jit(cross_entropy)(x, y, jnp.ones(5)))
-    assert jnp.isnan(jax.jit(lambda x, y: cross_entropy(x, y, label_smoothing=0.1))(x, y))
+ROWS = np.random.default_rng(10).normal(size=(2, 5))
+LOGP = np.log(np.random.default_rng(11).dirichlet(np.ones(5), size=(4, 2)))
+WEIGHT = np.random.default_rng(12).normal(size=(5, 5))
+
+# A loss of floating numbers and of values that may be wrong; what it says of these.
+VALUES = {
+    "cross_entropy": (cross_entropy, ROWS, [0, 7], r"labels \[7\] are out of range for 5"),
+    "cross_entropy, below": (cross_entropy, ROWS, [0, -1], r"labels \[-1\] are out of range"),
+    "cross_entropy, weighted": (
+        lambda x, y: cross_entropy(x, y, jnp.ones(5), reduction="sum"),
+        ROWS,
+        [0, 5],
+        r"labels \[5\] are out of range",
+    ),
+    "cross_entropy, smoothed": (
+        lambda x, y: cross_entropy(x, y, label_smoothing=0.1, reduction="sum"),
+        ROWS,
+        [0, -101],
+        r"labels \[-101\] .* Labels are 0 to 4, or ignore_index=-100",
+    ),
+    "nll_loss": (losses.nll_loss, ROWS, [5, 0], r"labels \[5\]"),
+    "linear_cross_entropy": (
+        lambda x, y: losses.linear_cross_entropy(x, jnp.asarray(WEIGHT), y, chunk_size=2),
+        ROWS,
+        [0, 5],
+        r"labels \[5\] are out of range for 5",
+    ),
+    "multi_margin_loss": (
+        losses.multi_margin_loss,
+        ROWS,
+        [-1, 0],
+        r"labels \[-1\] .* 0 to 4\.",
+    ),
+    "multilabel_margin_loss": (
+        losses.multilabel_margin_loss,
+        ROWS,
+        [[0, 5, -1, -1, -1], [1, 2, -1, 0, 0]],
+        r"target \[5\] are out of range for 5 classes",
+    ),
+    "ctc_loss": (
+        lambda x, y: losses.ctc_loss(x, y, (4, 4), (2, 1)),
+        LOGP,
+        [[1, 9], [1, 0]],
+        r"targets \[9\] are out of the range 0 to 4",
+    ),
+    "ctc_loss, steps": (
+        lambda x, n: losses.ctc_loss(x, jnp.array([[1, 2], [1, 2]]), n, (2, 1)),
+        LOGP,
+        [4, 5],
+        r"input_lengths \[5\] are out of the range 0 to 4",
+    ),
+    "ctc_loss, labels of one": (
+        lambda x, n: losses.ctc_loss(x, jnp.array([1, 2, 1]), (4, 4), n),
+        LOGP,
+        [2, 2],
+        r"target_lengths \[2\] are out of the range of the targets",
+    ),
+    "gaussian_nll_loss": (
+        lambda x, v: losses.gaussian_nll_loss(x, jnp.zeros((2, 5)), v),
+        ROWS,
+        np.where(ROWS > 0.5, -0.5, 0.5),
+        r"var \[-0\.5\] is negative",
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss", "x", "values", "message"), VALUES.values(), ids=VALUES)
+def test_a_value_out_of_range_is_an_error_or_nan_never_clamped(loss, x, values, message):
+    x, values = jnp.asarray(x), jnp.asarray(values)
+    with pytest.raises(ValueError, match=message):
+        loss(x, values)
+    value, grad = jax.jit(jax.value_and_grad(loss))(x, values)
+    assert jnp.isnan(value) and jnp.isnan(grad).any()
+    with pytest.raises(JaxRuntimeError, match=message):
+        losses.checked(jax.value_and_grad(loss))(x, values)
+
+
+def test_a_probability_out_of_range_is_an_error_or_nan():
+    y = jnp.ones(3)
+
+    def loss(x):
+        return losses.binary_cross_entropy(x, y)
+
+    for wrong in (-0.5, 1.5):
+        x = jnp.array([0.5, wrong, 1.0])
+        message = rf"input \[{wrong}\] is not in \[0, 1\]. Take the sigmoid"
+        with pytest.raises(ValueError, match=message):
+            loss(x)
+        value, grad = jax.jit(jax.value_and_grad(loss))(x)
+        assert jnp.isnan(value) and jnp.isnan(grad[1])
+        with pytest.raises(JaxRuntimeError, match=message):
+            losses.checked(loss)(x)
+
+
+def test_checked_names_the_label_of_a_fused_step():
+    """In accumulation, and with the legal labels that it lets pass."""
+
+    def loss_fn(params, batch):
+        return losses.total_and_weight(cross_entropy)(batch[0] @ params["w"], batch[1])
+
+    tx = instep.optim.sgd(0.1)
+    state = instep.init_state({"w": jnp.zeros((3, 5))}, tx)
+    train_step = instep.make_train_step(loss_fn, tx, accumulate=2, donate=False)
+    batch = instep.split((jnp.ones((4, 3)), jnp.array([0, 4, -100, 1])), 2)
+    expected, _ = train_step(state, batch)
+    got, _ = losses.checked(train_step)(state, batch)
+    assert_bitwise(expected.params, got.params)
+    wrong = (batch[0], batch[1].at[1, 0].set(11))
+    _, metrics = train_step(state, wrong)
+    assert jnp.isnan(metrics.loss)
+    with pytest.raises(JaxRuntimeError, match=r"labels \[11\] are out of range for 5 classes"):
+        losses.checked(train_step)(state, wrong)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import promoted
-from ._checks import check_same_shape, check_values, fitted
+from ._checks import check_same_shape, check_values, fitted, nan_unless
 from ._reduce import check_reduction, reduce
 
 
@@ -45,13 +45,14 @@ def binary_cross_entropy(
     """
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
-    check_values(
-        "input",
-        input,
-        lambda x: (x >= 0) & (x <= 1),
-        "is not in [0, 1]. Take the sigmoid, or binary_cross_entropy_with_logits.",
-    )
+
+    def valid(x):
+        return (x >= 0) & (x <= 1)
+
+    remedy = "Take the sigmoid, or binary_cross_entropy_with_logits."
+    check_values("input", input, valid, f"is not in [0, 1]. {remedy}")
     dtype, [x, y] = promoted(input=input, target=target)
+    x = x * nan_unless(valid(x))
     losses = _of_probabilities(x, y)
     if weight is not None:
         losses = losses * fitted(weight, losses)

@@ -42,6 +42,11 @@ def checked(fn: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def nan_unless(valid: jax.Array) -> jax.Array:
+    """A factor of 1, or of NaN, which makes NaN of a value and of its gradient."""
+    return jnp.where(valid, 1.0, jnp.nan)
+
+
 def check_values(name: str, values: Any, valid: Callable[[Any], Any], fault: str) -> None:
     """ValueError for values that are not ``valid``; of traced ones a check for ``checked``."""
     if isinstance(values, Tracer):

@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from .._dtypes import promoted
-from ._checks import check_values
+from ._checks import check_values, nan_unless
 from ._reduce import check_reduction, reduce
 
 
@@ -72,12 +72,12 @@ def ctc_loss(
         raise ValueError(f"blank must be in [0, {classes}); got {blank}.")
     n_steps = _lengths("input_lengths", input_lengths, batch)
     n_labels = _lengths("target_lengths", target_lengths, batch)
-    labels, room = _rows(targets, n_labels, batch)
+    labels, most = _rows(targets, n_labels, batch)
 
     checks = (
-        ("input_lengths", n_steps, lambda n: (n >= 0) & (n <= steps), f"[0, {steps}]"),
-        ("target_lengths", n_labels, room, f"[0, S] with targets of {np.shape(targets)}"),
-        ("targets", labels, lambda y: (y >= 0) & (y < classes), f"[0, {classes})"),
+        ("input_lengths", n_steps, lambda n: (n >= 0) & (n <= steps), f"0 to {steps}"),
+        ("target_lengths", n_labels, lambda n: (n >= 0) & (n <= most), "of the targets"),
+        ("targets", labels, lambda y: (y >= 0) & (y < classes), f"0 to {classes - 1}"),
     )
     valid = jnp.ones(batch, bool)
     for name, values, is_valid, interval in checks:
@@ -90,7 +90,7 @@ def ctc_loss(
     losses = _negative_log_likelihood(
         zero_infinity, logp, path, jnp.asarray(n_steps), jnp.asarray(n_labels)
     )
-    losses = losses * jnp.where(valid, 1, jnp.nan)
+    losses = losses * nan_unless(valid)
     if reduction == "mean":
         losses = losses / jnp.maximum(n_labels, 1).astype(losses.dtype)
     return reduce(losses if batched else losses[0], reduction, dtype)
@@ -208,27 +208,23 @@ def _lengths(name, lengths, batch):
 
 
 def _rows(targets, n_labels, batch):
-    """The labels, a row for each example and 0 behind its last; and whether they have room.
-
-    The second is a function of ``n_labels``.
-    """
+    """The labels, a row for each example and 0 behind its last, and how many it may have."""
     traced = any(isinstance(a, Tracer) for a in (targets, n_labels))
     np_ = jnp if traced else np
     targets = np_.asarray(targets)
-    if targets.ndim == 1:  # one after the other
+    if targets.ndim == 2 and len(targets) == batch:
+        rows, most = targets, targets.shape[1]
+    elif targets.ndim == 1:  # one after the other
         size = targets.size
-        longest = size if isinstance(n_labels, Tracer) else max(0, *n_labels, 0)
-        end = np_.cumsum(n_labels)
-        index = (end - n_labels)[:, None] + np_.arange(longest)[None]
-        rows = np_.take(targets, np_.clip(index, 0, size - 1)) if size else index
-        room = lambda n: (n >= 0) & (n.cumsum() <= size)  # noqa: E731
-    elif targets.ndim == 2 and len(targets) == batch:
-        rows = targets
-        room = lambda n: (n >= 0) & (n <= rows.shape[1])  # noqa: E731
+        start = np_.cumsum(n_labels) - n_labels
+        most = size - start
+        longest = size if isinstance(n_labels, Tracer) else max([0, *n_labels])
+        index = start[:, None] + np_.arange(longest)[None]
+        rows = np_.take(targets, np_.clip(index, 0, size - 1)) if size else 0 * index
     else:
         raise ValueError(
             f"targets have shape (N, S) or (sum(target_lengths),), with N={batch}; got "
             f"{targets.shape}."
         )
     used = np_.arange(rows.shape[1])[None] < n_labels[:, None]
-    return np_.where(used, rows, 0), room
+    return np_.where(used, rows, 0), most

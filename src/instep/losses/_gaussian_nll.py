@@ -10,7 +10,7 @@ import numpy as np
 
 from .._dtypes import promoted
 from ..ops import straight_through
-from ._checks import check_values
+from ._checks import check_values, nan_unless
 from ._reduce import check_reduction, reduce
 
 
@@ -54,7 +54,7 @@ def gaussian_nll_loss(
     check_reduction(reduction)
     check_values("var", var, lambda v: ~(v < 0), "is negative; a variance is not.")
     dtype, [x, y, v] = promoted(input=input, target=target, var=var)
-    v = _fitted(jnp.where(v < 0, jnp.nan, v), x.shape)
+    v = _fitted(v * nan_unless(~(v < 0)), x.shape)
     x, y, v = jnp.broadcast_arrays(x, y, v)
     v = straight_through(lambda v: jnp.maximum(v, eps))(v)
     losses = 0.5 * (jnp.log(v) + (x - y) ** 2 / v)
