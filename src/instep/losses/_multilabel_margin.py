@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._dtypes import promoted
-from ._checks import check_same_shape, check_values
-from ._labels import along
+from ._checks import check_same_shape, check_values, nan_unless
 from ._reduce import check_reduction, reduce
 
 
@@ -50,13 +49,11 @@ def multilabel_margin_loss(
     check_values("target", target, valid, fault)
     listed = jnp.cumprod(y >= 0, -1).astype(bool)
     index = jnp.clip(y, 0, classes - 1)
-    # (..., label, class): is the class that label, and is it one that is not listed?
-    is_label = listed[..., None] & (
-        index[..., None] == along(jnp.arange(classes), -1, x.ndim + 1)
-    )
+    # (..., label, class): is the class that label, and is it none of the labels?
+    is_label = listed[..., None] & jax.nn.one_hot(index, classes, dtype=bool)
     other = ~jnp.any(is_label, -2, keepdims=True)
     score = jnp.take_along_axis(x, index, -1)
     z = 1 - score[..., None] + x[..., None, :]
     hinge = jnp.where(listed[..., None] & other & (z > 0), z, 0)
-    w = jnp.where(jnp.all(valid(y), -1), 1 / classes, jnp.nan).astype(x.dtype)
-    return reduce(w * jnp.sum(hinge, (-2, -1)), reduction, dtype)
+    losses = jnp.sum(hinge, (-2, -1)) / classes * nan_unless(jnp.all(valid(y), -1))
+    return reduce(losses, reduction, dtype)
