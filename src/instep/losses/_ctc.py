@@ -116,7 +116,7 @@ def _rows(targets, n_labels, batch):
         rows, most = targets, targets.shape[1]
     elif targets.ndim == 1:  # one after the other
         size = targets.size
-        start = np_.cumsum(n_labels) - n_labels
+        start = n_labels.cumsum() - n_labels
         most = size - start
         longest = size if isinstance(n_labels, Tracer) else max([0, *n_labels])
         index = start[:, None] + np_.arange(longest)[None]
