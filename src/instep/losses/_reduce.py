@@ -50,10 +50,10 @@ def total_and_weight(
             f"{loss} has no argument 'reduction', so its denominator is not known. Give "
             f"total_and_weight the loss itself, and call what it returns."
         )
-    if where is not None and jnp.result_type(where) != bool:
+    if where is not None and not jnp.issubdtype(jnp.result_type(where), jnp.bool_):
         raise TypeError(
-            f"where is {jnp.result_type(where)}; it needs bool. Write mask != 0; weights are an "
-            f"argument of the loss."
+            f"where is {jnp.result_type(where)}; it needs bool. Write mask != 0; weights are "
+            f"an argument of the loss."
         )
     default = signature.parameters["reduction"].default
 
