@@ -30,24 +30,37 @@ def total_and_weight(
     loss, under ``reduction``.
 
     Args:
-      loss: a loss of this package.
+      loss: a loss of this package, or a ``functools.partial`` of one.
       where: bool, the leading axes of ``loss(..., reduction="none")``: the terms to count.
         False marks padding; what it holds must be finite, since a gradient of NaN times zero
-        is NaN.
+        is NaN, and its labels in range.
 
     Returns:
       The function. ``total`` and ``weight`` have shape () and at least float32; ``"mean"``,
-      the default, and ``"batchmean"`` are the reductions that have a denominator.
+      the default, and ``"batchmean"`` are the reductions that have a denominator. ``mean``
+      takes the weight for a constant: no gradient goes through weights into it.
 
     Raises:
+      TypeError: ``loss`` has no argument ``reduction``, or ``where`` is not bool.
       ValueError: another reduction, or ``where`` does not fit; when the function is called.
     """
     signature = inspect.signature(loss)
+    if "reduction" not in signature.parameters:
+        raise TypeError(
+            f"{loss} has no argument 'reduction', so its denominator is not known. Give "
+            f"total_and_weight the loss itself, and call what it returns."
+        )
+    if where is not None and not jnp.issubdtype(jnp.result_type(where), jnp.bool_):
+        raise TypeError(
+            f"where is {jnp.result_type(where)}; it needs bool. Write mask != 0; weights are "
+            f"an argument of the loss."
+        )
+    default = signature.parameters["reduction"].default
 
     @functools.wraps(loss)
     def apart(*args: P.args, **kwargs: P.kwargs) -> Any:
         bound = signature.bind(*args, **kwargs)
-        reduction = bound.arguments.get("reduction", "mean")
+        reduction = bound.arguments.get("reduction", default)
         bound.arguments["reduction"] = _Apart(reduction, where)
         return loss(*bound.args, **bound.kwargs)
 
@@ -58,6 +71,7 @@ class _Apart(str):
     """The reduction of ``total_and_weight``: compares equal to the mean that it divides."""
 
     where: jax.Array | None
+    __hash__ = None  # not a static argument of jax.jit, which would keep the first where
 
     def __new__(cls, reduction: str, where: jax.Array | None):
         if reduction not in ("mean", "batchmean"):
