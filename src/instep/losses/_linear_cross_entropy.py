@@ -26,7 +26,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
-    chunk_size: int = 8192,
+    chunk_size: int = 1024,
 ) -> jax.Array:
     """``torch.nn.functional.linear_cross_entropy``, in chunks of the classes.
 
@@ -45,8 +45,8 @@ def linear_cross_entropy(
       reduction: as in ``cross_entropy``, and with its denominators.
       ignore_index: as in ``cross_entropy``; None is -100. An error with probabilities.
       label_smoothing: as in ``cross_entropy``.
-      chunk_size: classes whose logits are in memory at a time; PyTorch chunks the examples,
-        by ``options``.
+      chunk_size: the most classes whose logits are in memory at a time. Chunks are smaller,
+        by less than half, where that divides C. PyTorch chunks the examples, by ``options``.
 
     Returns:
       Shape (), or that of the class indices for ``"none"``; the widest dtype of the inputs.
@@ -157,15 +157,24 @@ def _product(q, below):
 
 def _map_chunks(fn, classes, size):
     """``fn`` of one chunk of ``classes`` after the other, stacked on a new first axis."""
-    whole = len(classes["weight"]) // size * size
+    num_classes = len(classes["weight"])
+    size = _even(size, num_classes)
+    whole = num_classes // size * size
     chunks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), classes)
-    rest = jax.tree.map(lambda a: a[whole:], classes)
-    if not whole:
-        return jax.tree.map(lambda a: a[None], fn(rest))
     out = lax.map(fn, chunks)
-    if whole == len(classes["weight"]):
+    if whole == num_classes:
         return out
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), out, fn(rest))
+    rest = fn(jax.tree.map(lambda a: a[whole:], classes))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), out, rest)
+
+
+def _even(size, num_classes):
+    """The largest divisor of ``num_classes`` above ``size / 2``, or ``size``.
+
+    With a remainder the whole chunks of ``linear_weight``, and of its gradient, are copied.
+    """
+    sizes = range(min(size, num_classes), size // 2, -1)
+    return next((s for s in sizes if num_classes % s == 0), min(size, num_classes))
 
 
 def _logits_shape(input, linear_weight, linear_bias):
