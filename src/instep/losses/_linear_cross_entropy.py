@@ -26,7 +26,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
-    chunk_size: int = 8192,
+    chunk_size: int = 1024,
 ) -> jax.Array:
     """``torch.nn.functional.linear_cross_entropy``, in chunks of the classes.
 
@@ -45,8 +45,8 @@ def linear_cross_entropy(
       reduction: as in ``cross_entropy``, and with its denominators.
       ignore_index: as in ``cross_entropy``; None is -100. An error with probabilities.
       label_smoothing: as in ``cross_entropy``.
-      chunk_size: classes whose logits are in memory at a time; PyTorch chunks the examples,
-        by ``options``.
+      chunk_size: the most classes whose logits are in memory at a time. Chunks are smaller,
+        by less than half, where that divides C. PyTorch chunks the examples, by ``options``.
 
     Returns:
       Shape (), or that of the class indices for ``"none"``; the widest dtype of the inputs.
@@ -77,23 +77,17 @@ def linear_cross_entropy(
             raise ValueError(f"{ignore_index=} is for class indices, not for probabilities.")
         q = smoothed(target, shape, label_smoothing, x.dtype, axis)
         classes["share"] = examples_last(along(w_C, axis, len(shape)) * q)
-        w, share = None, _given_share
+        w, expected = None, _under_shares
     else:
         ignore_index = -100 if ignore_index is None else ignore_index
         check_labels(target, shape, axis, ignore_index)
         w = label_weight(target, w_C, ignore_index)
         classes["index"] = jnp.arange(shape[axis])
         kept = ~is_ignored(target, ignore_index)
-        share = partial(
-            _share_of_labels,
-            *map(examples_last, (jnp.asarray(target), w, kept)),
-            label_smoothing / shape[axis],
-            label_smoothing,
-        )
-    losses = _losses(x, share, classes, chunk_size)
+        labels = map(examples_last, (jnp.asarray(target), w, kept))
+        expected = partial(_under_labels, *labels, label_smoothing, shape[axis])
+    losses = _losses(x, expected, classes, chunk_size)
     losses = jnp.moveaxis(losses, -1, 0) if axis else losses
-    if w is not None:
-        losses = losses * jnp.where(jnp.isnan(w), jnp.nan, 1)
     return reduce(losses, reduction, dtype, w)
 
 
@@ -109,9 +103,9 @@ class _Sums(NamedTuple):
     logit: jax.Array  # sum q (l - m)
 
 
-def _losses(x, share, classes, chunk_size):
+def _losses(x, expected, classes, chunk_size):
     """``sum_c q_c (log sum exp(l) - l_c)``, of logits that exist a chunk at a time."""
-    sums = jax.checkpoint(partial(_sums, x, share))
+    sums = jax.checkpoint(partial(_sums, x, expected))
     m, exp, q, logit = _map_chunks(sums, classes, chunk_size)
     # Measured from the largest logit, as log_softmax does: a confident loss stays exact.
     below = m - jnp.max(m, 0, keepdims=True)
@@ -119,7 +113,7 @@ def _losses(x, share, classes, chunk_size):
     return jnp.sum(q, 0) * log_sum_exp - jnp.sum(logit + _product(q, below), 0)
 
 
-def _sums(x, share, chunk):
+def _sums(x, expected, chunk):
     linear = chunk["linear"]
     logits = jnp.tensordot(
         linear, x.astype(linear.dtype), (-1, -1), preferred_element_type=x.dtype
@@ -129,9 +123,31 @@ def _sums(x, share, chunk):
         logits = logits + (bias if x.ndim == 1 else bias[..., None])
     m = lax.stop_gradient(jnp.max(logits, 0))
     below = logits - jnp.where(jnp.isneginf(m), 0, m)[None]
-    q = share(chunk, logits.ndim)
-    logit = jnp.sum(q * below if "share" in chunk else _product(q, below), 0)
-    return _Sums(m, jnp.sum(jnp.exp(below), 0), jnp.sum(q, 0), logit)
+    return _Sums(m, jnp.sum(jnp.exp(below), 0), *expected(chunk, below))
+
+
+def _under_shares(chunk, below):
+    """``sum q`` and ``sum q (l - m)`` of class probabilities, which are the shares."""
+    q = chunk["share"]
+    return jnp.sum(q, 0), jnp.sum(q * below, 0)
+
+
+def _under_labels(labels, w, kept, smoothing, num_classes, chunk, below):
+    """The same of class indices: no array of the logits' size is made for the shares.
+
+    The label has the share ``(1 - smoothing) w``, and every class ``smoothing / C`` of its
+    own weight.
+    """
+    index = chunk["index"]
+    is_label = along(index, 0, below.ndim) == labels[None]
+    q = (1 - smoothing) * w
+    logit = _product(q, jnp.sum(jnp.where(is_label, below, 0), 0))
+    q = q * ((index[0] <= labels) & (labels <= index[-1]))
+    if smoothing:
+        w_C = along(chunk["weight"], 0, below.ndim) * (smoothing / num_classes)
+        q = q + jnp.where(kept, jnp.sum(w_C), 0)
+        logit = logit + jnp.where(kept, jnp.sum(_product(w_C, below), 0), 0)
+    return q, logit
 
 
 def _product(q, below):
@@ -139,29 +155,26 @@ def _product(q, below):
     return jnp.where(q == 0, 0, q * below)
 
 
-def _given_share(chunk, ndim):
-    """Of class probabilities, the targets themselves."""
-    return chunk["share"]
-
-
-def _share_of_labels(labels, w, kept, per_class, smoothing, chunk, ndim):
-    """The rest that smoothing leaves for the label, and the same for every class."""
-    is_label = along(chunk["index"], 0, ndim) == labels[None]
-    q = jnp.where(is_label, (1 - smoothing) * w[None], 0)
-    return q + jnp.where(kept[None], per_class * along(chunk["weight"], 0, ndim), 0)
-
-
 def _map_chunks(fn, classes, size):
     """``fn`` of one chunk of ``classes`` after the other, stacked on a new first axis."""
-    whole = len(classes["weight"]) // size * size
+    num_classes = len(classes["weight"])
+    size = _even(size, num_classes)
+    whole = num_classes // size * size
     chunks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), classes)
-    rest = jax.tree.map(lambda a: a[whole:], classes)
-    if not whole:
-        return jax.tree.map(lambda a: a[None], fn(rest))
     out = lax.map(fn, chunks)
-    if whole == len(classes["weight"]):
+    if whole == num_classes:
         return out
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), out, fn(rest))
+    rest = fn(jax.tree.map(lambda a: a[whole:], classes))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), out, rest)
+
+
+def _even(size, num_classes):
+    """The largest divisor of ``num_classes`` above ``size / 2``, or ``size``.
+
+    With a remainder the whole chunks of ``linear_weight``, and of its gradient, are copied.
+    """
+    sizes = range(min(size, num_classes), size // 2, -1)
+    return next((s for s in sizes if num_classes % s == 0), min(size, num_classes))
 
 
 def _logits_shape(input, linear_weight, linear_bias):
