@@ -154,12 +154,11 @@ def in_a_process(who: str, problem: Problem) -> float:
 
 def child(who: str, problem: Problem) -> None:
     """Print the resident set of this process in MiB: the peak, or without a step the last."""
-    # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    held = inputs(problem, library_of(who) if who in CONTENDERS else who)
     if who in CONTENDERS:
-        made(who, inputs(problem, library_of(who)))[0]()
-        number = "VmHWM"
-    else:
-        held, number = inputs(problem, who), "VmRSS"
+        made(who, held)[0]()
+    # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    number = "VmHWM" if who in CONTENDERS else "VmRSS"
     status = Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) for line in status if line.startswith(number)) / 1024)
 

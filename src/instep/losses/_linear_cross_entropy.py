@@ -88,6 +88,8 @@ def linear_cross_entropy(
         expected = partial(_under_labels, *labels, label_smoothing, shape[axis])
     losses = _losses(x, expected, classes, chunk_size)
     losses = jnp.moveaxis(losses, -1, 0) if axis else losses
+    if w is not None:
+        losses = losses * jnp.where(jnp.isnan(w), jnp.nan, 1)
     return reduce(losses, reduction, dtype, w)
 
 
@@ -140,9 +142,9 @@ def _under_labels(labels, w, kept, smoothing, num_classes, chunk, below):
     """
     index = chunk["index"]
     is_label = along(index, 0, below.ndim) == labels[None]
-    q = (1 - smoothing) * w
-    logit = _product(q, jnp.sum(jnp.where(is_label, below, 0), 0))
-    q = q * ((index[0] <= labels) & (labels <= index[-1]))
+    logit = (1 - smoothing) * _product(w, jnp.sum(jnp.where(is_label, below, 0), 0))
+    here = (index[0] <= labels) & (labels <= index[-1])
+    q = jnp.where(here, (1 - smoothing) * w, 0)
     if smoothing:
         w_C = along(chunk["weight"], 0, below.ndim) * (smoothing / num_classes)
         q = q + jnp.where(kept, jnp.sum(w_C), 0)
