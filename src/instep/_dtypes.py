@@ -1,4 +1,4 @@
-"""The dtype JAX gives to a leaf, and the dtype sums are taken in."""
+"""The dtype of a leaf, of a sum, and of several arrays together."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import promoted
-from ._checks import check_same_shape, check_values, fitted, nan_unless
+from ._checks import broadcast, check_same_shape, check_values, nan_unless
 from ._reduce import check_reduction, reduce
 
 
@@ -40,8 +40,9 @@ def binary_cross_entropy(
 
     Raises:
       TypeError: neither ``input`` nor ``target`` is floating.
-      ValueError: shapes differ, another ``reduction``, or ``input`` outside [0, 1]; inside
-        ``jax.jit`` the loss is then NaN, see ``checked``.
+      ValueError: shapes differ, another ``reduction``, or ``input`` outside [0, 1]. Where
+        JAX traces it (``jit``, ``vmap``, ``grad``) the loss and its gradient are NaN instead;
+        see ``checked``.
     """
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
@@ -55,7 +56,7 @@ def binary_cross_entropy(
     x = x * nan_unless(valid(x))
     losses = _of_probabilities(x, y)
     if weight is not None:
-        losses = losses * fitted(weight, losses)
+        losses = losses * broadcast("weight", weight, losses)
     return reduce(losses, reduction, dtype)
 
 
@@ -90,10 +91,10 @@ def binary_cross_entropy_with_logits(
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
     dtype, [x, y] = promoted(input=input, target=target)
-    p = None if pos_weight is None else fitted(pos_weight, x)
+    p = None if pos_weight is None else broadcast("pos_weight", pos_weight, x)
     losses = _of_logits(x, y, p)
     if weight is not None:
-        losses = losses * fitted(weight, losses)
+        losses = losses * broadcast("weight", weight, losses)
     return reduce(losses, reduction, dtype)
 
 

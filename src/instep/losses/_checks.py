@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,14 +20,15 @@ T = TypeVar("T")
 def checked(fn: Callable[P, T]) -> Callable[P, T]:
     """Make ``fn`` raise what its losses find wrong with the values of labels and targets.
 
-    Values can be read outside ``jax.jit``: there a label out of range is an error at once.
-    Inside, the loss and its gradient become NaN, which costs nothing and cannot be
-    overlooked, but names no label. ``checked`` switches the message on, at the price of
-    carrying it through the program: ``train_step = checked(make_train_step(...))`` while
-    looking for the fault.
+    A label out of range is an error at once where its value can be read. Where JAX traces it
+    (``jit``, ``vmap``, ``scan``, or ``grad`` by it) the loss and its gradient become NaN,
+    which costs nothing and cannot be overlooked, but names no label. ``checked`` switches the
+    message on, at the price of carrying it through the program: ``train_step =
+    checked(make_train_step(...))`` while looking for the fault.
 
     Args:
-      fn: a function of pytrees; it is jitted.
+      fn: a function of pytrees. It is compiled again for each call of ``checked``, and what it
+        donates is kept.
 
     Returns:
       The function. It waits for the result, and raises
@@ -34,6 +36,7 @@ def checked(fn: Callable[P, T]) -> Callable[P, T]:
     """
     with_error = jax.jit(checkify.checkify(fn, errors=checkify.user_checks))
 
+    @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         error, out = with_error(*args, **kwargs)
         error.throw()
@@ -51,7 +54,9 @@ def check_values(name: str, values: Any, valid: Callable[[Any], Any], fault: str
     """ValueError for values that are not ``valid``; of traced ones a check for ``checked``."""
     if isinstance(values, Tracer):
         ok = jnp.ravel(valid(values))
-        wrong = jnp.ravel(values)[jnp.argmin(ok)] if ok.size else 0
+        if not ok.size:
+            return
+        wrong = jnp.ravel(values)[jnp.argmin(ok)]
         checkify.debug_check(jnp.all(ok), f"{name} [{{wrong}}] {fault}", wrong=wrong)
         return
     values = np.asarray(values)
@@ -60,9 +65,14 @@ def check_values(name: str, values: Any, valid: Callable[[Any], Any], fault: str
         raise ValueError(f"{name} {wrong.tolist()[:10]} {fault}")
 
 
-def fitted(weight: Any, like: jax.Array) -> jax.Array:
-    """``weight`` broadcast to the shape of ``like``, in its dtype; PyTorch's broadcasting."""
-    return jnp.broadcast_to(jnp.asarray(weight, like.dtype), like.shape)
+def broadcast(name: str, weight: Any, like: jax.Array) -> jax.Array:
+    """``weight`` in the shape and dtype of ``like``; ValueError if it does not broadcast."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(weight, like.dtype), like.shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} has shape {np.shape(weight)}, which does not broadcast to {like.shape}."
+        ) from None
 
 
 def check_same_shape(**arrays: Any) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._dtypes import promoted
 from ..ops import log_softmax
-from ._labels import along, check_labels, class_axis, class_weight, label_weight, pick
+from ._labels import (
+    check_smoothing,
+    checked_labels,
+    class_axis,
+    class_weight,
+    is_ignored,
+    label_weight,
+    over_classes,
+    pick,
+    smoothed,
+)
 from ._reduce import check_reduction, reduce
 
 
@@ -38,13 +47,15 @@ def cross_entropy(
 
     Returns:
       Shape (), or that of the class indices for ``"none"``; the dtype of ``logits``,
-      computed in at least float32. If every label is ignored the mean is NaN.
+      computed in at least float32. If every label is ignored, or their weights are 0, the
+      mean is NaN.
 
     Raises:
+      TypeError: ``logits`` are not floating, or ``labels`` are bool.
       ValueError: shapes do not fit, an option is out of range, or a label is neither
-        ``ignore_index`` nor in [0, C). Inside ``jax.jit`` labels cannot be read: there such
-        a label makes the loss and its gradient NaN, instead of being clamped to the nearest
-        class; see ``checked``.
+        ``ignore_index`` nor in [0, C). Where JAX traces the labels (``jit``, ``vmap``) they
+        cannot be read: there such a label makes the loss and its gradient NaN, instead of
+        being clamped to the nearest class; see ``checked``.
 
     References:
       Label smoothing: Szegedy et al., `Rethinking the Inception Architecture for Computer
@@ -54,34 +65,19 @@ def cross_entropy(
     check_smoothing(label_smoothing)
     dtype, [x] = promoted(logits=logits)
     axis = class_axis(x.ndim)
-    w_C = class_weight(weight, x.shape[axis], x.dtype)
     logp = log_softmax(x, axis)
+    w_C = class_weight(weight, x.shape[axis], x.dtype)
     if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
-        q = smoothed(labels, logp.shape, label_smoothing, logp.dtype, axis)
-        return reduce(-jnp.sum(along(w_C, axis, x.ndim) * q * logp, axis), reduction, dtype)
+        q = smoothed("labels", labels, x.shape, axis, label_smoothing, x.dtype)
+        return reduce(
+            -jnp.sum(over_classes(w_C, axis, x.ndim) * q * logp, axis), reduction, dtype
+        )
 
-    check_labels(labels, x.shape, axis, ignore_index)
+    labels = checked_labels("labels", labels, x.shape, axis, ignore_index)
     w = label_weight(labels, w_C, ignore_index)
     losses = -w * pick(logp, labels, ignore_index, axis)
     if label_smoothing:
-        uniform = -jnp.sum(along(w_C, axis, x.ndim) * logp, axis)
-        uniform = jnp.where(labels == ignore_index, 0, uniform)
+        uniform = -jnp.sum(over_classes(w_C, axis, x.ndim) * logp, axis)
+        uniform = jnp.where(is_ignored(labels, ignore_index), 0, uniform)
         losses = (1 - label_smoothing) * losses + label_smoothing / x.shape[axis] * uniform
     return reduce(losses, reduction, dtype, w)
-
-
-def smoothed(probabilities, shape, smoothing: float, dtype, axis: int) -> jax.Array:
-    """The distribution that is learnt; ValueError unless it has the ``shape`` of the logits."""
-    if np.shape(probabilities) != shape:
-        raise ValueError(
-            f"labels of dtype {jnp.result_type(probabilities)} are class probabilities and "
-            f"need the shape of logits, {shape}; got {np.shape(probabilities)}. Class indices "
-            f"are integers."
-        )
-    q = jnp.asarray(probabilities, dtype)
-    return q * (1 - smoothing) + smoothing / shape[axis] if smoothing else q
-
-
-def check_smoothing(label_smoothing: float) -> None:
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1]; got {label_smoothing}.")

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from .._dtypes import promoted
 from ._checks import check_values, nan_unless
 from ._ctc_paths import negative_log_likelihood
-from ._reduce import check_reduction, reduce
+from ._reduce import check_reduction, is_mean, reduce
 
 
 def ctc_loss(
@@ -49,21 +49,23 @@ def ctc_loss(
         has a loss and a gradient of 0, instead of infinity and NaN.
 
     Returns:
-      Shape (), or ``(N,)`` for ``"none"``; the dtype of ``log_probs``. There is no second
-      gradient, nor is there in PyTorch.
+      Shape (), or ``(N,)`` for ``"none"``; the dtype of ``log_probs``. A second gradient is
+      NaN; PyTorch raises.
 
     Raises:
       TypeError: ``log_probs`` is not floating.
       ValueError: shapes do not fit, another ``reduction``, or ``blank``, a label or a length
-        out of range, which PyTorch does not look for in labels; inside ``jax.jit`` the loss
-        and its gradient are then NaN, see ``checked``.
+        out of range, which PyTorch does not look for in labels. Where JAX traces them
+        (``jit``, ``vmap``) the loss and its gradient are NaN instead; see ``checked``.
 
     References:
-      Graves et al., `Connectionist Temporal Classification
-      <https://doi.org/10.1145/1143844.1143891>`_, 2006.
+      Graves et al., `Connectionist Temporal Classification: Labelling Unsegmented Sequence
+      Data with Recurrent Neural Networks <https://doi.org/10.1145/1143844.1143891>`_, 2006.
     """
     check_reduction(reduction)
     dtype, [logp] = promoted(log_probs=log_probs)
+    if logp.ndim not in (2, 3):
+        raise ValueError(f"log_probs have shape (T, N, C) or (T, C); got {logp.shape}.")
     if not (batched := logp.ndim == 3):
         logp = jnp.expand_dims(logp, 1)
     steps, batch, classes = logp.shape
@@ -75,7 +77,7 @@ def ctc_loss(
 
     checks = (
         ("input_lengths", n_steps, lambda n: (n >= 0) & (n <= steps), f"0 to {steps}"),
-        ("target_lengths", n_labels, lambda n: (n >= 0) & (n <= most), "of the targets"),
+        ("target_lengths", n_labels, lambda n: (n >= 0) & (n <= most), f"0 to {most}"),
         ("targets", labels, lambda y: (y >= 0) & (y < classes), f"0 to {classes - 1}"),
     )
     valid = jnp.ones(batch, bool)
@@ -89,7 +91,7 @@ def ctc_loss(
     lengths = jnp.asarray(n_steps), jnp.asarray(n_labels)
     losses: jax.Array = negative_log_likelihood(zero_infinity, logp, path, *lengths)
     losses = losses * nan_unless(valid)
-    if reduction == "mean":
+    if is_mean(reduction):
         losses = losses / jnp.maximum(n_labels, 1).astype(losses.dtype)
     return reduce(losses if batched else losses[0], reduction, dtype)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._dtypes import promoted
+from .._dtypes import dtype_of, promoted
 from ..ops import straight_through
 from ._checks import check_values, nan_unless
 from ._reduce import check_reduction, reduce
@@ -35,7 +35,7 @@ def gaussian_nll_loss(
       var: variances, not negative: a number, the shape of ``input``, that shape without the
         last axis, or with one axis of length 1.
       full: add :math:`\\tfrac12 \\log 2 \\pi`.
-      eps: :math:`\\epsilon`.
+      eps: :math:`\\epsilon`, the smallest variance.
       reduction: ``"mean"`` divides by the number of elements; ``"sum"``; ``"none"`` keeps the
         shape.
 
@@ -44,8 +44,9 @@ def gaussian_nll_loss(
 
     Raises:
       TypeError: none of ``input``, ``target`` and ``var`` is floating.
-      ValueError: the shape of ``var``, another ``reduction``, or a negative variance; inside
-        ``jax.jit`` the loss is then NaN, see ``checked``.
+      ValueError: the shape of ``var``, another ``reduction``, or a negative variance. Where
+        JAX traces it (``jit``, ``vmap``, ``grad``) the loss and its gradient are NaN instead;
+        see ``checked``.
 
     References:
       Nix and Weigend, `Estimating the Mean and Variance of the Target Probability
@@ -53,8 +54,10 @@ def gaussian_nll_loss(
     """
     check_reduction(reduction)
     check_values("var", var, lambda v: ~(v < 0), "is negative; a variance is not.")
+    if np.ndim(var) == 0:  # as a number, not as an array of its own dtype
+        var = jnp.asarray(var, dtype_of(input))
     dtype, [x, y, v] = promoted(input=input, target=target, var=var)
-    v = _fitted(v * nan_unless(~(v < 0)), x.shape)
+    v = _aligned(v * nan_unless(~(v < 0)), x.shape)
     x, y, v = jnp.broadcast_arrays(x, y, v)
     v = straight_through(lambda v: jnp.maximum(v, eps))(v)
     losses = 0.5 * (jnp.log(v) + (x - y) ** 2 / v)
@@ -63,16 +66,16 @@ def gaussian_nll_loss(
     return reduce(losses, reduction, dtype)
 
 
-def _fitted(v, shape):
+def _aligned(v, shape):
     """Variances that broadcast against ``shape``."""
     if v.shape in ((), shape):
         return v
     if v.shape == shape[:-1]:
         return v[..., None]
-    differ = [n for n, m in zip(v.shape, shape, strict=False) if n != m]
-    if len(v.shape) != len(shape) or differ != [1]:
+    same_axes = len(v.shape) == len(shape)
+    if not same_axes or [n for n, m in zip(v.shape, shape, strict=True) if n != m] != [1]:
         raise ValueError(
-            f"var has shape {np.shape(v)}, input has {shape}. var has that shape, or that "
+            f"var has shape {v.shape}, input has {shape}. var has that shape, or that "
             f"without the last axis, or with one axis of length 1."
         )
     return v

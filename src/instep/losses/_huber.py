@@ -53,7 +53,7 @@ def huber_loss(
     dtype, [x, y] = promoted(input=input, target=target)
     losses = _huber(x - y, delta)
     if weight is not None:
-        losses = losses * weight.astype(losses.dtype)
+        losses = losses * jnp.asarray(weight, losses.dtype)
     return reduce(losses, reduction, dtype)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._dtypes import promoted
-from ._reduce import check_reduction, reduce
+from ._reduce import check_reduction, is_mean, reduce
 
 
 def kl_div(
@@ -38,14 +39,17 @@ def kl_div(
       Kullback and Leibler, `On Information and Sufficiency
       <https://doi.org/10.1214/aoms/1177729694>`_, 1951.
     """
+    check_reduction(reduction, "none", "mean", "batchmean", "sum")
     dtype, [x, y] = promoted(input=input, target=target)
     x, y = jnp.broadcast_arrays(x, y)
     losses = jnp.exp(y) * (y - x) if log_target else _ylogy(y) - y * x
-    if reduction == "batchmean":  # the mean over the first axis of the sums over the others
+    weights = None
+    if is_mean(reduction, "batchmean") and losses.ndim:  # of the sums over the other axes
         losses = jnp.sum(losses, range(1, losses.ndim))
-    else:
-        check_reduction(reduction)
-    return reduce(losses, reduction, dtype)
+        rows = np.shape(input)[0] if np.ndim(input) else 1  # without those of a broadcast
+        if rows != losses.size:
+            weights = jnp.full_like(losses, rows / losses.size)
+    return reduce(losses, reduction, dtype, weights)
 
 
 @jax.custom_jvp

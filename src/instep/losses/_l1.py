@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from .. import ops
 from .._dtypes import promoted
@@ -43,5 +44,5 @@ def l1_loss(
     losses = ops.abs(x - y)
     if weight is None:
         return reduce(losses, reduction, dtype)
-    w = weight.astype(x.dtype)
+    w = jnp.asarray(weight, x.dtype)
     return reduce(w * losses, reduction, dtype, w)

@@ -11,8 +11,16 @@ import numpy as np
 from jax import lax
 
 from .._dtypes import promoted
-from ._cross_entropy import check_smoothing, smoothed
-from ._labels import along, check_labels, class_weight, is_ignored, label_weight
+from ._checks import nan_unless
+from ._labels import (
+    check_smoothing,
+    checked_labels,
+    class_weight,
+    is_ignored,
+    label_weight,
+    over_classes,
+    smoothed,
+)
 from ._reduce import check_reduction, reduce
 
 
@@ -32,7 +40,7 @@ def linear_cross_entropy(
 
     The value and the gradients are those of ``cross_entropy(input @ linear_weight.T +
     linear_bias, target)``, but the logits exist for ``chunk_size`` classes at a time only:
-    forward keeps the logarithm of each chunk's normaliser, and backward computes the chunk
+    forward keeps a few numbers for each example and chunk, and backward computes the chunk
     again. That is one matrix product more, and :math:`N C` numbers less.
 
     Args:
@@ -55,6 +63,10 @@ def linear_cross_entropy(
     Raises:
       TypeError: nothing is floating.
       ValueError: as ``cross_entropy``; or ``linear_weight`` or ``linear_bias`` does not fit.
+
+    References:
+      Wijmans et al., `Cut Your Losses in Large-Vocabulary Language Models
+      <https://arxiv.org/abs/2411.09009>`_, 2024.
     """
     check_reduction(reduction)
     check_smoothing(label_smoothing)
@@ -72,24 +84,26 @@ def linear_cross_entropy(
     def examples_last(a):
         return jnp.moveaxis(a, 0, -1) if axis else a
 
+    def examples_first(a):
+        return jnp.moveaxis(a, -1, 0) if axis else a
+
     if jnp.issubdtype(jnp.result_type(target), jnp.floating):
         if ignore_index is not None:
             raise ValueError(f"{ignore_index=} is for class indices, not for probabilities.")
-        q = smoothed(target, shape, label_smoothing, x.dtype, axis)
-        classes["share"] = examples_last(along(w_C, axis, len(shape)) * q)
-        w, expected = None, _under_shares
-    else:
-        ignore_index = -100 if ignore_index is None else ignore_index
-        check_labels(target, shape, axis, ignore_index)
-        w = label_weight(target, w_C, ignore_index)
-        classes["index"] = jnp.arange(shape[axis])
-        kept = ~is_ignored(target, ignore_index)
-        labels = map(examples_last, (jnp.asarray(target), w, kept))
-        expected = partial(_under_labels, *labels, label_smoothing, shape[axis])
-    losses = _losses(x, expected, classes, chunk_size)
-    losses = jnp.moveaxis(losses, -1, 0) if axis else losses
-    if w is not None:
-        losses = losses * jnp.where(jnp.isnan(w), jnp.nan, 1)
+        q = smoothed("target", target, shape, axis, label_smoothing, x.dtype)
+        classes["share"] = examples_last(over_classes(w_C, axis, len(shape)) * q)
+        losses = _losses(x, _under_shares, classes, chunk_size)
+        return reduce(examples_first(losses), reduction, dtype)
+
+    ignore_index = -100 if ignore_index is None else ignore_index
+    target = checked_labels("target", target, shape, axis, ignore_index)
+    ignored = is_ignored(target, ignore_index)
+    w = label_weight(target, w_C, ignore_index)
+    classes["index"] = jnp.arange(shape[axis])
+    labels = map(examples_last, (target, w, ~ignored))
+    expected = partial(_under_labels, *labels, label_smoothing, shape[axis])
+    losses = examples_first(_losses(x, expected, classes, chunk_size))
+    losses = jnp.where(ignored, 0, losses * nan_unless(~jnp.isnan(w)))
     return reduce(losses, reduction, dtype, w)
 
 
@@ -141,12 +155,12 @@ def _under_labels(labels, w, kept, smoothing, num_classes, chunk, below):
     own weight.
     """
     index = chunk["index"]
-    is_label = along(index, 0, below.ndim) == labels[None]
+    is_label = over_classes(index, 0, below.ndim) == labels[None]
     logit = (1 - smoothing) * _product(w, jnp.sum(jnp.where(is_label, below, 0), 0))
     here = (index[0] <= labels) & (labels <= index[-1])
     q = jnp.where(here, (1 - smoothing) * w, 0)
     if smoothing:
-        w_C = along(chunk["weight"], 0, below.ndim) * (smoothing / num_classes)
+        w_C = over_classes(chunk["weight"], 0, below.ndim) * (smoothing / num_classes)
         q = q + jnp.where(kept, jnp.sum(w_C), 0)
         logit = logit + jnp.where(kept, jnp.sum(_product(w_C, below), 0), 0)
     return q, logit
@@ -190,5 +204,8 @@ def _logits_shape(input, linear_weight, linear_bias):
             f"with N examples; got {np.shape(input)} and {np.shape(linear_weight)}."
         )
     if linear_bias is not None and np.shape(linear_bias) != tuple(classes):
-        raise ValueError(f"linear_bias has shape {np.shape(linear_bias)}; got to be {classes}.")
+        raise ValueError(
+            f"linear_bias has shape {np.shape(linear_bias)}; it needs {tuple(classes)}, the "
+            f"shape of linear_weight without its last axis."
+        )
     return (*batch, *classes)

@@ -20,13 +20,13 @@ def margin_ranking_loss(
 
     .. math:: \\ell_i = \\max(0, -y_i (x_{1i} - x_{2i}) + \\text{margin})
 
-    At the kink the gradient is that of the second argument, as PyTorch's.
+    Where both arguments of the maximum are equal its slope is 1, as in PyTorch.
 
     Args:
       input1, input2: scores, floating, of the same number of axes, broadcast.
       target: 1 where ``input1`` is to be the larger, -1 where ``input2``; the same number of
         axes, broadcast.
-      margin: by how much.
+      margin: by how much it is to be larger.
       reduction: ``"mean"`` divides by the number of elements; ``"sum"``; ``"none"`` keeps the
         shape.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from .._dtypes import promoted
 from ._checks import check_same_shape
@@ -41,5 +42,5 @@ def mse_loss(
     losses = (x - y) ** 2
     if weight is None:
         return reduce(losses, reduction, dtype)
-    w = weight.astype(x.dtype)
+    w = jnp.asarray(weight, x.dtype)
     return reduce(w * losses, reduction, dtype, w)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import promoted
-from ._labels import check_labels, class_weight, label_weight, pick
+from ._labels import checked_labels, class_weight, label_weight, pick
 from ._reduce import check_reduction, reduce
 
 
@@ -41,8 +41,9 @@ def multi_margin_loss(
 
     Raises:
       TypeError: ``input`` is not floating.
-      ValueError: shapes do not fit, another ``p`` or ``reduction``, or a label out of range;
-        inside ``jax.jit`` the loss is then NaN, see ``checked``.
+      ValueError: shapes do not fit, another ``p`` or ``reduction``, or a label out of range.
+        Where JAX traces the labels (``jit``, ``vmap``) the loss is NaN instead; see
+        ``checked``.
 
     References:
       Crammer and Singer, `On the Algorithmic Implementation of Multiclass Kernel-based
@@ -54,11 +55,13 @@ def multi_margin_loss(
     dtype, [x] = promoted(input=input)
     shape = np.shape(target)
     x_NC = x if x.ndim == 2 else x.reshape(1, -1)
-    y = target if x.ndim == 2 else target.reshape(-1)
+    y = target if x.ndim == 2 else np.reshape(target, -1)
     classes = x_NC.shape[1]
-    check_labels(y, x_NC.shape, 1, ignore_index=None)
-    w = label_weight(y, class_weight(weight, classes, x.dtype), None)
-    z = margin - pick(x_NC, y, None, 1)[:, None] + x_NC
+    if not classes:
+        raise ValueError(f"input of shape {x.shape} has no classes.")
+    y = checked_labels("target", y, x_NC.shape, axis=1)
+    w = label_weight(y, class_weight(weight, classes, x.dtype), ignore_index=None)
+    z = margin - pick(x_NC, y, ignore_index=None, axis=1)[:, None] + x_NC
     others = jnp.arange(classes)[None] != y[:, None]
     hinge = jnp.where(others & (z > 0), z, 0) ** p
     losses = w * jnp.sum(hinge, 1) / classes

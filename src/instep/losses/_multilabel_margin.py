@@ -18,7 +18,8 @@ def multilabel_margin_loss(
     .. math:: \\ell_i = \\frac{1}{C} \\sum_{y \\in Y_i} \\sum_{c \\notin Y_i}
                 \\max(0, 1 - x_{iy} + x_{ic})
 
-    At the kink the gradient is 0. A label that is listed twice counts twice.
+    At the kink the gradient is 0. A label that is listed twice counts twice. Memory grows
+    with :math:`N C^2`.
 
     Args:
       input: scores :math:`x`, shape ``(C,)`` or ``(N, C)``, floating.
@@ -33,14 +34,16 @@ def multilabel_margin_loss(
 
     Raises:
       TypeError: ``input`` is not floating.
-      ValueError: shapes do not fit, another ``reduction``, or a label outside [-1, C); inside
-        ``jax.jit`` the loss is then NaN, see ``checked``.
+      ValueError: shapes do not fit, another ``reduction``, or a label outside [-1, C); where
+        JAX traces the labels (``jit``, ``vmap``) the loss is NaN instead; see ``checked``.
     """
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
     dtype, [x] = promoted(input=input)
     x, y = jnp.atleast_1d(x), jnp.atleast_1d(target)
     classes = x.shape[-1]
+    if not classes:
+        raise ValueError(f"input of shape {x.shape} has no classes.")
 
     def valid(y):
         return (y >= -1) & (y < classes)

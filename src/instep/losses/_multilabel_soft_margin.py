@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._dtypes import promoted
-from ._checks import check_same_shape, fitted
+from ._checks import broadcast, check_same_shape
 from ._reduce import check_reduction, reduce
 
 
@@ -41,5 +41,5 @@ def multilabel_soft_margin_loss(
     dtype, [x, y] = promoted(input=input, target=target)
     losses = -(y * jax.nn.log_sigmoid(x) + (1 - y) * jax.nn.log_sigmoid(-x))
     if weight is not None:
-        losses = losses * fitted(weight, losses)
+        losses = losses * broadcast("weight", weight, losses)
     return reduce(jnp.sum(losses, -1) / x.shape[-1], reduction, dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from .._dtypes import promoted
-from ._labels import check_labels, class_axis, class_weight, label_weight, pick
+from ._labels import checked_labels, class_axis, class_weight, label_weight, pick
 from ._reduce import check_reduction, reduce
 
 
@@ -35,14 +35,15 @@ def nll_loss(
       is ignored, or their weights are 0, the mean is NaN.
 
     Raises:
+      TypeError: ``input`` is not floating, or ``target`` not of integers.
       ValueError: shapes do not fit, another ``reduction``, or a label that is neither
-        ``ignore_index`` nor in [0, C). Inside ``jax.jit`` such a label makes the loss and
-        its gradient NaN; see ``checked``.
+        ``ignore_index`` nor in [0, C). Where JAX traces the labels (``jit``, ``vmap``) such a
+        label makes the loss and its gradient NaN; see ``checked``.
     """
     check_reduction(reduction)
     dtype, [logp] = promoted(input=input)
     axis = class_axis(logp.ndim)
-    check_labels(target, logp.shape, axis, ignore_index)
+    target = checked_labels("target", target, logp.shape, axis, ignore_index)
     w_C = class_weight(weight, logp.shape[axis], logp.dtype)
     w = label_weight(target, w_C, ignore_index)
     return reduce(-w * pick(logp, target, ignore_index, axis), reduction, dtype, w)

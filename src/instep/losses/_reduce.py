@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,8 @@ import numpy as np
 from .._state import Loss
 
 
-P = ParamSpec("P")
-
-
-def total_and_weight(
-    loss: Callable[P, jax.Array], where: jax.Array | None = None
-) -> Callable[P, Loss]:
-    """The numerator and the denominator of ``loss``'s mean, kept apart.
+def total_and_weight(loss: Callable[..., jax.Array]) -> Callable[..., Loss]:
+    """Keep the numerator and the denominator of ``loss``'s mean apart.
 
     ``total_and_weight(cross_entropy)(logits, labels)`` takes the arguments of
     ``cross_entropy`` and returns ``Loss(total, weight)`` with ``total / weight ==
@@ -31,17 +26,18 @@ def total_and_weight(
 
     Args:
       loss: a loss of this package, or a ``functools.partial`` of one.
-      where: bool, the leading axes of ``loss(..., reduction="none")``: the terms to count.
-        False marks padding; what it holds must be finite, since a gradient of NaN times zero
-        is NaN, and its labels in range.
 
     Returns:
-      The function. ``total`` and ``weight`` have shape () and at least float32; ``"mean"``,
-      the default, and ``"batchmean"`` are the reductions that have a denominator. ``mean``
-      takes the weight for a constant: no gradient goes through weights into it.
+      The function, with one argument more: ``where``, bool, the leading axes of
+      ``loss(..., reduction="none")``: the terms to count. False marks padding; what it holds
+      must be finite, since a gradient of NaN times zero is NaN, and its labels in range.
+      ``total`` and ``weight`` have shape () and at least float32. ``"mean"``, the default,
+      and ``"batchmean"`` are the reductions that have a denominator. ``instep.mean`` takes
+      the weight for a constant: no gradient goes through weights into it.
 
     Raises:
-      TypeError: ``loss`` has no argument ``reduction``, or ``where`` is not bool.
+      TypeError: ``loss`` has no argument ``reduction``; or, when the function is called,
+        ``where`` is not bool.
       ValueError: another reduction, or ``where`` does not fit; when the function is called.
     """
     signature = inspect.signature(loss)
@@ -50,46 +46,55 @@ def total_and_weight(
             f"{loss} has no argument 'reduction', so its denominator is not known. Give "
             f"total_and_weight the loss itself, and call what it returns."
         )
-    if where is not None and not jnp.issubdtype(jnp.result_type(where), jnp.bool_):
-        raise TypeError(
-            f"where is {jnp.result_type(where)}; it needs bool. Write mask != 0; weights are "
-            f"an argument of the loss."
-        )
     default = signature.parameters["reduction"].default
 
     @functools.wraps(loss)
-    def apart(*args: P.args, **kwargs: P.kwargs) -> Any:
+    def apart(*args: Any, where: jax.Array | None = None, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        reduction = bound.arguments.get("reduction", default)
-        bound.arguments["reduction"] = _Apart(reduction, where)
+        name = bound.arguments.get("reduction", default)
+        bound.arguments["reduction"] = _apart(name, where)
         return loss(*bound.args, **bound.kwargs)
 
     return apart
 
 
-class _Apart(str):
-    """The reduction of ``total_and_weight``: compares equal to the mean that it divides."""
+class Apart(NamedTuple):
+    """The reduction of ``total_and_weight``: a mean that is not divided yet."""
 
-    where: jax.Array | None
-    __hash__ = None  # not a static argument of jax.jit, which would keep the first where
-
-    def __new__(cls, reduction: str, where: jax.Array | None):
-        if reduction not in ("mean", "batchmean"):
-            raise ValueError(
-                f"reduction={reduction!r} has no denominator; total_and_weight takes 'mean'."
-            )
-        self = super().__new__(cls, reduction)
-        self.where = where
-        return self
+    name: str  # of the mean
+    where: jax.Array | None  # the terms to count
 
 
-def check_reduction(reduction: str) -> None:
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum'; got {reduction!r}.")
+def _apart(name: str, where: jax.Array | None) -> Apart:
+    if name not in ("mean", "batchmean"):
+        raise ValueError(f"total_and_weight divides a mean or batchmean; got {name!r}.")
+    if where is not None and not jnp.issubdtype(jnp.result_type(where), jnp.bool_):
+        raise TypeError(
+            f"where is {jnp.result_type(where)}; it needs bool. Write mask != 0; weights are "
+            f"an argument of the loss."
+        )
+    return Apart(name, where)
+
+
+def check_reduction(reduction: str | Apart, *names: str) -> None:
+    """ValueError unless ``reduction`` is one of ``names``, by default the usual three."""
+    names = names or ("none", "mean", "sum")
+    name = reduction.name if isinstance(reduction, Apart) else reduction
+    if name not in names:
+        listed = ", ".join(map(repr, names[:-1]))
+        raise ValueError(f"reduction must be {listed} or {names[-1]!r}; got {name!r}.")
+
+
+def is_mean(reduction: str | Apart, name: str = "mean") -> bool:
+    """Whether ``reduction`` is the mean of that name, divided or not."""
+    return name == (reduction.name if isinstance(reduction, Apart) else reduction)
 
 
 def reduce(
-    losses: jax.Array, reduction: str, dtype: Any, weights: jax.Array | None = None
+    losses: jax.Array,
+    reduction: str | Apart,
+    dtype: Any,
+    weights: jax.Array | None = None,
 ) -> Any:
     """Reduce ``losses``; the mean is their sum over that of ``weights``, and 0 / 0 is NaN.
 
@@ -101,15 +106,14 @@ def reduce(
     """
     if reduction == "none":
         return losses.astype(dtype)
-    apart = isinstance(reduction, _Apart)
-    if apart and reduction.where is not None:
+    if isinstance(reduction, Apart) and reduction.where is not None:
         kept = _leading(reduction.where, losses.shape)
         losses = jnp.where(kept, losses, 0)
         weights = jnp.where(kept, jnp.ones_like(losses) if weights is None else weights, 0)
     total = jnp.sum(losses)
     # A count is a number, not a sum of ones: that would stop at 2^24 in float32.
     count = losses.size if weights is None else jnp.sum(weights)
-    if apart:
+    if isinstance(reduction, Apart):
         return Loss(total, jnp.asarray(count, losses.dtype))
     return (total if reduction == "sum" else total / count).astype(dtype)
 

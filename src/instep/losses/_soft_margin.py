@@ -14,8 +14,8 @@ def soft_margin_loss(input: jax.Array, target: jax.Array, reduction: str = "mean
 
     .. math:: \\ell_i = \\log(1 + e^{-y_i x_i})
 
-    As in PyTorch the exponential overflows: :math:`y x < -88` in float32 gives an infinite
-    loss and a gradient of NaN; ``binary_cross_entropy_with_logits`` does not.
+    As in PyTorch the exponential overflows: :math:`y x` below about -88.7 in float32 gives an
+    infinite loss and a gradient of NaN; ``binary_cross_entropy_with_logits`` does not.
 
     Args:
       input: :math:`x`, any shape, floating.

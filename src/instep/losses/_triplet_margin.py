@@ -27,12 +27,12 @@ def triplet_margin_loss(
     .. math:: \\ell_i = \\max(0, d(a_i, p_i) - d(a_i, n_i) + \\text{margin}), \\qquad
               d(u, v) = \\lVert u - v + \\epsilon \\rVert_p
 
-    At the kink the gradient is that of the second argument, as PyTorch's.
+    Where both arguments of the maximum are equal its slope is 1, as in PyTorch.
 
     Args:
       anchor, positive, negative: :math:`a, p, n`, shape ``(D,)`` or ``(N, D)``, floating.
-      margin: positive.
-      p: of the norm.
+      margin: least distance wanted between the two, positive.
+      p: exponent of the norm.
       eps: :math:`\\epsilon`.
       swap: take the distance from ``positive`` to ``negative`` where it is the smaller.
       reduction: ``"mean"`` divides by :math:`N`; ``"sum"``; ``"none"`` has shape ``()`` or

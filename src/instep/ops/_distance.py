@@ -7,6 +7,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from .._dtypes import wide
+
 
 def pairwise_distance(
     x1: jax.Array, x2: jax.Array, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
@@ -17,19 +19,18 @@ def pairwise_distance(
 
     Args:
       x1, x2: vectors on the last axis, shapes ``(..., D)`` that broadcast, floating.
-      p: of the norm, see ``vector_norm``.
+      p: exponent of the norm, see ``vector_norm``.
       eps: :math:`\\epsilon`, added to every element of the difference.
       keepdim: keep the last axis, of length 1.
 
     Returns:
       Shape ``(...)``.
     """
-    return vector_norm(x1 - x2 + eps, p, -1, keepdim)
+    return vector_norm(x1 - x2 + eps, p, dim=-1, keepdim=keepdim)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def vector_norm(
-    x: jax.Array, ord: float = 2.0, axis: int = -1, keepdims: bool = False
+    x: jax.Array, ord: float = 2.0, *, dim: int, keepdim: bool = False
 ) -> jax.Array:
     """``torch.linalg.vector_norm`` over one axis.
 
@@ -42,29 +43,38 @@ def vector_norm(
       x: floating.
       ord: :math:`p`, any number; infinity is the largest magnitude, minus infinity the
         smallest, 0 the number of elements that are not 0.
-      axis: of the vectors.
-      keepdims: keep ``axis``, of length 1.
+      dim: axis of the vectors.
+      keepdim: keep that axis, of length 1.
+
+    Returns:
+      The shape of ``x`` without ``dim``; its dtype, computed in at least float32.
     """
+    norm = _vector_norm(x.astype(wide(x.dtype)), ord, dim).astype(x.dtype)
+    return norm if keepdim else jnp.squeeze(norm, dim)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _vector_norm(x, ord, axis):
+    """``axis`` is kept, of length 1."""
     size = jnp.abs(x)
     if ord == jnp.inf:
-        return jnp.max(size, axis, keepdims=keepdims)
+        return jnp.max(size, axis, keepdims=True)
     if ord == -jnp.inf:
-        return jnp.min(size, axis, keepdims=keepdims)
+        return jnp.min(size, axis, keepdims=True)
     if ord == 0:
-        return jnp.sum(x != 0, axis, keepdims=keepdims).astype(x.dtype)
+        return jnp.sum(x != 0, axis, keepdims=True).astype(x.dtype)
     if ord == 1:
-        return jnp.sum(size, axis, keepdims=keepdims)
+        return jnp.sum(size, axis, keepdims=True)
     if ord == 2:
-        return jnp.sqrt(jnp.sum(x * x, axis, keepdims=keepdims))
-    return jnp.sum(size**ord, axis, keepdims=keepdims) ** (1 / ord)
+        return jnp.sqrt(jnp.sum(x * x, axis, keepdims=True))
+    return jnp.sum(size**ord, axis, keepdims=True) ** (1 / ord)
 
 
-@vector_norm.defjvp
-def _(ord, axis, keepdims, primals, tangents):
+@_vector_norm.defjvp
+def _(ord, axis, primals, tangents):
     ([x], [dx]) = primals, tangents
-    norm = vector_norm(x, ord, axis, True)
-    tangent = jnp.sum(_slope(x, norm, ord, axis) * dx, axis, keepdims=keepdims)
-    return norm if keepdims else jnp.squeeze(norm, axis), tangent
+    norm = _vector_norm(x, ord, axis)
+    return norm, jnp.sum(_slope(x, norm, ord, axis) * dx, axis, keepdims=True)
 
 
 def _slope(x, norm, ord, axis):

@@ -62,8 +62,8 @@ def straight_through(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Arra
       TypeError: ``fn`` changes shape or dtype; when the function is called.
 
     References:
-      Bengio, Leonard and Courville, `Estimating or Propagating Gradients Through Stochastic
-      Neurons <https://arxiv.org/abs/1308.3432>`_, 2013.
+      Bengio, Léonard and Courville, `Estimating or Propagating Gradients Through Stochastic
+      Neurons for Conditional Computation <https://arxiv.org/abs/1308.3432>`_, 2013.
     """
 
     @jax.custom_jvp

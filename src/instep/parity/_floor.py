@@ -56,7 +56,8 @@ class OneUlp(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is aten.binary_cross_entropy.default:  # raises for a probability above 1
+        if func is aten.binary_cross_entropy.default:
+            # A moved probability or target may leave [0, 1], which this kernel refuses.
             args = (args[0].clamp(0, 1), args[1].clamp(0, 1), *args[2:])
         made = func(*args, **kwargs)
         if func is aten.multilabel_margin_loss_forward.default:
