@@ -90,6 +90,8 @@ def linear_cross_entropy(
     losses = jnp.moveaxis(losses, -1, 0) if axis else losses
     if w is not None:
         losses = losses * jnp.where(jnp.isnan(w), jnp.nan, 1)
+        # No gradient, nor the NaN of a mean of which all are ignored.
+        losses = jnp.where(is_ignored(target, ignore_index), 0, losses)
     return reduce(losses, reduction, dtype, w)
 
 
