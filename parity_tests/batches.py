@@ -352,7 +352,7 @@ def loss_fn_of(case: Case) -> Callable[..., Loss]:
 
     def loss_fn(params, batch):
         args, kwargs = by_position(multiplied(like, batch, params))
-        return total_and_weight(case.ours, where=batch.get("where"))(*args, **kwargs)
+        return total_and_weight(case.ours)(*args, where=batch.get("where"), **kwargs)
 
     return loss_fn
 

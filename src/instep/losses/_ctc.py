@@ -83,10 +83,12 @@ def ctc_loss(
     valid = jnp.ones(batch, bool)
     for name, values, is_valid, interval in checks:
         check_values(name, values, is_valid, f"are out of the range {interval}.")
-        valid &= jnp.all(is_valid(values).reshape(batch, -1), -1)
+        ok = jnp.asarray(is_valid(values))
+        valid &= jnp.all(ok, range(1, ok.ndim))
 
     blanks = jnp.full_like(labels, blank)
-    path = jnp.stack([blanks, jnp.clip(labels, 0, classes - 1)], -1).reshape(batch, -1)
+    path = jnp.stack([blanks, jnp.clip(labels, 0, classes - 1)], -1)
+    path = path.reshape(batch, 2 * labels.shape[1])
     path = jnp.concatenate([path, jnp.full_like(path, blank, shape=(batch, 1))], -1)
     lengths = jnp.asarray(n_steps), jnp.asarray(n_labels)
     losses: jax.Array = negative_log_likelihood(zero_infinity, logp, path, *lengths)

@@ -176,7 +176,9 @@ def _map_chunks(fn, classes, size):
     num_classes = len(classes["weight"])
     size = _even(size, num_classes)
     whole = num_classes // size * size
-    chunks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), classes)
+    chunks = jax.tree.map(
+        lambda a: a[:whole].reshape(whole // size, size, *a.shape[1:]), classes
+    )
     out = lax.map(fn, chunks)
     if whole == num_classes:
         return out
