@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._dtypes import promoted
-from ..ops import log_softmax
+from ..ops import log_softmax, log_softmax_at
 from ._labels import (
     check_smoothing,
     checked_labels,
@@ -15,7 +15,6 @@ from ._labels import (
     is_ignored,
     label_weight,
     over_classes,
-    pick,
     smoothed,
 )
 from ._reduce import check_reduction, reduce
@@ -65,19 +64,19 @@ def cross_entropy(
     check_smoothing(label_smoothing)
     dtype, [x] = promoted(logits=logits)
     axis = class_axis(x.ndim)
-    logp = log_softmax(x, axis)
     w_C = class_weight(weight, x.shape[axis], x.dtype)
     if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
         q = smoothed("labels", labels, x.shape, axis, label_smoothing, x.dtype)
-        return reduce(
-            -jnp.sum(over_classes(w_C, axis, x.ndim) * q * logp, axis), reduction, dtype
-        )
+        q = over_classes(w_C, axis, x.ndim) * q
+        return reduce(-jnp.sum(q * log_softmax(x, axis), axis), reduction, dtype)
 
     labels = checked_labels("labels", labels, x.shape, axis, ignore_index)
+    ignored = is_ignored(labels, ignore_index)
     w = label_weight(labels, w_C, ignore_index)
-    losses = -w * pick(logp, labels, ignore_index, axis)
+    index = jnp.clip(labels, 0, x.shape[axis] - 1)
+    losses = -w * jnp.where(ignored, 0, log_softmax_at(x, index, axis))
     if label_smoothing:
-        uniform = -jnp.sum(over_classes(w_C, axis, x.ndim) * logp, axis)
-        uniform = jnp.where(is_ignored(labels, ignore_index), 0, uniform)
+        uniform = -jnp.sum(over_classes(w_C, axis, x.ndim) * log_softmax(x, axis), axis)
+        uniform = jnp.where(ignored, 0, uniform)
         losses = (1 - label_smoothing) * losses + label_smoothing / x.shape[axis] * uniform
     return reduce(losses, reduction, dtype, w)

@@ -7,4 +7,8 @@ from ._pointwise import (
     clamp_min as clamp_min,
     straight_through as straight_through,
 )
-from ._softmax import log_softmax as log_softmax
+from ._softmax import (
+    log_softmax as log_softmax,
+    log_softmax_at as log_softmax_at,
+    softmax as softmax,
+)

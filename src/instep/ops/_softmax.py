@@ -1,4 +1,7 @@
-"""Softmax and its logarithm."""
+"""Softmax and its logarithm, with PyTorch's derivatives.
+
+They read the probabilities off the result: no second derivative of a confident row cancels.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,77 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def softmax(input: jax.Array, dim: int) -> jax.Array:
+    """``torch.softmax``.
+
+    .. math:: p_i = e^{x_i} / \\sum_j e^{x_j}, \\qquad
+              dp_i = p_i \\left( dx_i - \\sum_j p_j dx_j \\right)
+
+    Args:
+      input: :math:`x`, floating.
+      dim: axis of the sum.
+    """
+    exp = jnp.exp(_below_largest(input, dim))
+    return exp / jnp.sum(exp, dim, keepdims=True)
+
+
+@softmax.defjvp
+def _(dim, primals, tangents):
+    ([x], [dx]) = primals, tangents
+    p = softmax(x, dim)
+    return p, p * (dx - jnp.sum(p * dx, dim, keepdims=True))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def log_softmax(input: jax.Array, dim: int) -> jax.Array:
     """``torch.log_softmax``.
 
-    .. math:: y_i = x_i - \\log \\sum_j e^{x_j}
-
-    The value is that of ``jax.nn.log_softmax``. The derivative is PyTorch's, which reads the
-    probabilities off the result: :math:`dy_i = dx_i - \\sum_j e^{y_j} dx_j`. It keeps one
-    array instead of two, and the second derivative of a confident row does not cancel.
+    .. math:: y_i = x_i - \\log \\sum_j e^{x_j}, \\qquad dy_i = dx_i - \\sum_j p_j dx_j
 
     Args:
       input: :math:`x`, floating.
       dim: axis of the sum.
     """
-    return jax.nn.log_softmax(input, dim)
+    below = _below_largest(input, dim)
+    return below - jnp.log(jnp.sum(jnp.exp(below), dim, keepdims=True))
 
 
 @log_softmax.defjvp
 def _(dim, primals, tangents):
     ([x], [dx]) = primals, tangents
-    y = log_softmax(x, dim)
-    return y, dx - jnp.sum(jnp.exp(y) * dx, dim, keepdims=True)
+    return log_softmax(x, dim), dx - jnp.sum(softmax(x, dim) * dx, dim, keepdims=True)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def log_softmax_at(input: jax.Array, index: jax.Array, dim: int) -> jax.Array:
+    """``torch.log_softmax(input, dim)`` gathered at one ``index`` each, and nothing else of it.
+
+    Args:
+      input: floating.
+      index: integers in range, the shape of ``input`` without ``dim``.
+      dim: axis of the sum and of the index.
+
+    Returns:
+      The shape of ``index``.
+    """
+    below = _below_largest(input, dim)
+    return _at(below, index, dim) - jnp.log(jnp.sum(jnp.exp(below), dim))
+
+
+@log_softmax_at.defjvp
+def _(dim, primals, tangents):
+    (x, index), (dx, _) = primals, tangents
+    d = _at(dx, index, dim) - jnp.sum(softmax(x, dim) * dx, dim)
+    return log_softmax_at(x, index, dim), d
+
+
+def _at(x, index, dim):
+    return jnp.take_along_axis(x, jnp.expand_dims(index, dim), dim).squeeze(dim)
+
+
+def _below_largest(x, dim):
+    return x - lax.stop_gradient(jnp.max(x, dim, keepdims=True))
