@@ -241,6 +241,47 @@ def test_checked_names_the_label_of_a_fused_step():
         losses.checked(train_step)(state, wrong)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "multi_margin_loss"])
+@pytest.mark.parametrize(
+    "how", [lambda f: f, jax.jit, losses.checked], ids=["eager", "jit", "checked"]
+)
+def test_labels_of_fewer_bits_than_the_number_of_classes(name, dtype, how, x64):
+    """As a uint8, 299 is 43 and -100 is the label 156; as an int8, 299 is 43 as well."""
+    x = np.random.default_rng(13).normal(size=(3, 300))
+    y = np.array([0, 156, 255] if dtype is np.uint8 else [0, 100, 127], dtype)
+    theirs = getattr(F, name)(torch.tensor(x), torch.tensor(y).long())
+    ours = how(getattr(losses, name))
+    assert_in_step(theirs, ours(jnp.asarray(x), jnp.asarray(y)))
+    assert_in_step(theirs, ours(jnp.asarray(x), y))
+
+
+def test_multilabel_margin_of_labels_without_a_sign(x64):
+    x = np.random.default_rng(14).normal(size=(2, 3))
+    y = np.array([[1, 0, 2], [2, 2, 1]])
+    theirs = F.multilabel_margin_loss(torch.tensor(x), torch.tensor(y))
+    assert_in_step(theirs, losses.multilabel_margin_loss(x, y.astype(np.uint8)))
+
+
+@pytest.mark.parametrize("how", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("flat", [False, True], ids=["rows", "one after the other"])
+def test_ctc_of_lengths_of_eight_bits(flat, how, x64):
+    """Two states for each of 70 labels are more than an int8 counts, and so are 300 classes."""
+    rng = np.random.default_rng(15)
+    x = rng.normal(size=(200, 2, 300))
+    x -= np.log(np.exp(x).sum(-1, keepdims=True))
+    y, n_steps, n_labels = (
+        rng.integers(1, 127, (2, 70)),
+        np.array([110, 127]),
+        np.array([70, 66]),
+    )
+    if flat:
+        y = np.concatenate([row[:n] for row, n in zip(y, n_labels, strict=True)])
+    theirs = F.ctc_loss(*map(torch.tensor, (x, y, n_steps, n_labels)))
+    eight_bits = (a.astype(np.int8) for a in (y, n_steps, n_labels))
+    assert_in_step(theirs, how(losses.ctc_loss)(x, *eight_bits))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -8,7 +8,15 @@ import numpy as np
 
 from .._dtypes import promoted
 from ..ops import log_softmax
-from ._labels import along, check_labels, class_axis, class_weight, label_weight, pick
+from ._labels import (
+    along,
+    check_labels,
+    class_axis,
+    class_weight,
+    is_ignored,
+    label_weight,
+    pick,
+)
 from ._reduce import check_reduction, reduce
 
 
@@ -65,7 +73,7 @@ def cross_entropy(
     losses = -w * pick(logp, labels, ignore_index, axis)
     if label_smoothing:
         uniform = -jnp.sum(along(w_C, axis, x.ndim) * logp, axis)
-        uniform = jnp.where(labels == ignore_index, 0, uniform)
+        uniform = jnp.where(is_ignored(labels, ignore_index), 0, uniform)
         losses = (1 - label_smoothing) * losses + label_smoothing / x.shape[axis] * uniform
     return reduce(losses, reduction, dtype, w)
 

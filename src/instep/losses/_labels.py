@@ -19,6 +19,7 @@ def pick(scores: jax.Array, labels: Any, ignore_index: int | None, axis: int) ->
       labels: integers, the shape of ``scores`` without ``axis``.
       ignore_index: None: there is none.
     """
+    labels = wide_index(labels)
     index = jnp.expand_dims(jnp.clip(labels, 0, scores.shape[axis] - 1), axis)
     picked = jnp.take_along_axis(scores, index, axis).squeeze(axis)
     return jnp.where(is_ignored(labels, ignore_index), 0, picked)
@@ -35,13 +36,20 @@ def label_weight(labels: Any, weight: jax.Array, ignore_index: int | None) -> ja
       weight: of the classes, shape ``(C,)``.
       ignore_index: None: there is none.
     """
+    labels = wide_index(labels)
     index = jnp.clip(labels, 0, weight.size - 1)
     w = jnp.where(labels == index, jnp.take(weight, index), jnp.nan)
     return jnp.where(is_ignored(labels, ignore_index), 0, w)
 
 
 def is_ignored(labels: Any, ignore_index: int | None) -> Any:
-    return np.array(False) if ignore_index is None else labels == ignore_index
+    return np.array(False) if ignore_index is None else wide_index(labels) == ignore_index
+
+
+def wide_index(labels: Any) -> Any:
+    """``labels`` with 32 bits or more: -100 is 156 as a uint8, and 300 classes are 44."""
+    narrow = jnp.dtype(jnp.result_type(labels)).itemsize < 4
+    return labels.astype(int) if narrow else labels
 
 
 def check_labels(
@@ -58,7 +66,7 @@ def check_labels(
     or_ignored = "" if ignore_index is None else f", or {ignore_index=}"
     check_values(
         "labels",
-        labels,
+        wide_index(labels),
         lambda y: ((y >= 0) & (y < classes)) | is_ignored(y, ignore_index),
         f"are out of range for {classes} classes. Labels are 0 to {classes - 1}{or_ignored}.",
     )

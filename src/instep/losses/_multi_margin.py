@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import promoted
-from ._labels import check_labels, class_weight, label_weight, pick
+from ._labels import check_labels, class_weight, label_weight, pick, wide_index
 from ._reduce import check_reduction, reduce
 
 
@@ -54,7 +54,7 @@ def multi_margin_loss(
     dtype, [x] = promoted(input=input)
     shape = np.shape(target)
     x_NC = x if x.ndim == 2 else x.reshape(1, -1)
-    y = target if x.ndim == 2 else target.reshape(-1)
+    y = wide_index(target if x.ndim == 2 else target.reshape(-1))
     classes = x_NC.shape[1]
     check_labels(y, x_NC.shape, 1, ignore_index=None)
     w = label_weight(y, class_weight(weight, classes, x.dtype), None)
