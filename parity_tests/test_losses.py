@@ -108,6 +108,41 @@ def test_mse_loss(reduction, weight, x64):
     )
 
 
+def test_logarithms_next_to_one_and_zero(x64):
+    """log1p: 1 - x is 1 for a small probability, and the loss would be 0."""
+    x = np.array([1e-20, 1e-12])
+    assert_same(
+        lambda x: F.binary_cross_entropy(x, torch.zeros(2), reduction="none"),
+        lambda x: losses.binary_cross_entropy(x, jnp.zeros(2), reduction="none"),
+        x,
+    )
+
+
+def test_gradient_of_pos_weight_which_pytorch_refuses(x64):
+    """The formula, written in PyTorch."""
+    x, y = np.random.default_rng(16).normal(size=(2, 4, 3))
+
+    def formula(p):
+        log, other = F.logsigmoid(torch.tensor(x)), F.logsigmoid(-torch.tensor(x))
+        return -(p * torch.tensor(y) * log + (1 - torch.tensor(y)) * other).mean()
+
+    assert_same(
+        formula,
+        lambda p: losses.binary_cross_entropy_with_logits(x, y, pos_weight=p),
+        np.array([0.5, 1.0, 3.0]),
+    )
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4)])
+def test_batchmean_divides_by_the_first_axis_only(shape, x64):
+    x, y = np.random.default_rng(17).uniform(0.1, 1.0, (2, *shape))
+    assert_same(
+        lambda x: F.kl_div(x, torch.tensor(y), reduction="batchmean"),
+        lambda x: losses.kl_div(x, y, "batchmean"),
+        x,
+    )
+
+
 def test_nothing_to_average_is_nan_as_in_torch(x64):
     ignored = np.full(3, -100)
     x = np.ones((3, 5))
@@ -293,6 +328,22 @@ def test_ctc_of_lengths_of_eight_bits(flat, how, x64):
         (lambda x: mse_loss(x, jnp.zeros((2, 1))), r"target has shape \(2, 1\), input has"),
         (lambda x: mse_loss(x, x, weight=jnp.ones(5)), r"weight has shape \(5,\)"),
         (lambda x: instep.losses.mse_loss(x, x, reduction="max"), "got 'max'"),
+        (lambda x: losses.huber_loss(x, x, delta=0.0), "delta must be positive; got 0"),
+        (lambda x: losses.smooth_l1_loss(x, x, beta=-1.0), "beta must not be negative; got -1"),
+        (lambda x: losses.multi_margin_loss(x, jnp.zeros(2, int), p=3), "1 or 2; got 3"),
+        (lambda x: losses.triplet_margin_loss(x, x, x, margin=0.0), "must be positive; got 0"),
+        (lambda x: losses.triplet_margin_loss(x, x, x[0]), r"\(2, 5\), \(2, 5\) and \(5,\)"),
+        (lambda x: losses.margin_ranking_loss(x, x, x[0]), r"\(2, 5\), \(2, 5\) and \(5,\)"),
+        (lambda x: losses.cosine_embedding_loss(x, x, x), r"got \(2, 5\) and \(2, 5\)"),
+        (lambda x: losses.gaussian_nll_loss(x, x, jnp.ones(5)), r"var has shape \(5,\)"),
+        (lambda x: losses.multilabel_soft_margin_loss(x, x[:1]), r"target has shape \(1, 5\)"),
+        (lambda x: losses.ctc_loss(x, jnp.ones(1, int), 2, 1, blank=5), r"in \[0, 5\); got 5"),
+        (lambda x: losses.ctc_loss(x, jnp.ones(1, int), 2.0, 1), "got float64 of shape"),
+        (
+            lambda x: losses.ctc_loss(x, jnp.ones(1, int), -1, 1),
+            r"input_lengths \[-1\] are out",
+        ),
+        (lambda x: losses.ctc_loss(x, jnp.ones((2, 1), int), 2, 1), r"N=1; got \(2, 1\)"),
     ],
 )
 def test_bad_input(call, message):
