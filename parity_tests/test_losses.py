@@ -118,6 +118,23 @@ def test_logarithms_next_to_one_and_zero(x64):
     )
 
 
+def test_nll_loss_ignores_minus_100(x64):
+    assert_same(
+        lambda x: F.nll_loss(x, torch.tensor([0, -100])),
+        lambda x: losses.nll_loss(x, jnp.array([0, -100])),
+        ROWS,
+    )
+
+
+def test_ctc_loss_of_the_last_class_for_blank(x64):
+    y, lengths = np.array([[1, 2], [3, 3]]), np.array([4, 3])
+    assert_same(
+        lambda x: F.ctc_loss(x, *map(torch.tensor, (y, lengths, [2, 2])), blank=4),
+        lambda x: losses.ctc_loss(x, y, lengths, (2, 2), blank=4),
+        LOGP,
+    )
+
+
 def test_gradient_of_pos_weight_which_pytorch_refuses(x64):
     """The formula, written in PyTorch."""
     x, y = np.random.default_rng(16).normal(size=(2, 4, 3))
