@@ -133,7 +133,7 @@ def of_torch(call: Call, order: int = 2) -> list[np.ndarray]:
         made = [call.torch(*call.args, **call.kwargs)]
     out = list(made)
     for _ in range(order):
-        total = sum((along(y) * y).sum() for y in made)
+        total = sum((along(y, i) * y).sum() for i, y in enumerate(made))
         if not total.requires_grad:  # constant
             break
         grads = torch.autograd.grad(total, leaves, create_graph=True, allow_unused=True)
@@ -184,9 +184,10 @@ def _compiled(loss, order, names, n_args, static):
 
     def gradients(of, leaves, arrays):
         def total(leaves):
-            return sum(jnp.sum(along(y) * y) for y in of(leaves, arrays))
+            return sum(jnp.sum(along(y, i) * y) for i, y in enumerate(of(leaves, arrays)))
 
-        return list(jax.grad(total)(leaves).values())
+        grads = jax.grad(total)(leaves)
+        return [grads[k] for k in names]
 
     @jax.jit
     def run(arrays):
@@ -200,10 +201,14 @@ def _compiled(loss, order, names, n_args, static):
     return run
 
 
-def along(y):
-    """A cotangent for ``y``, in its own dtype: the same for every tensor of a shape."""
+def along(y, place=0):
+    """A cotangent for ``y``, in its own dtype: the same for every tensor of shape and place.
+
+    Another for another place: the gradients of ``x`` and ``y`` in a loss of ``x - y`` cancel
+    along the same one, and so do their derivatives.
+    """
     shape = tuple(y.shape)
-    c = np.random.default_rng(sum(shape) + len(shape)).uniform(0.5, 1.5, shape)
+    c = np.random.default_rng([sum(shape) + len(shape), place]).uniform(0.5, 1.5, shape)
     if torch.is_tensor(y):
         return torch.tensor(c, dtype=y.dtype)
     return jnp.asarray(c, y.dtype)

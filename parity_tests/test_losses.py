@@ -108,6 +108,58 @@ def test_mse_loss(reduction, weight, x64):
     )
 
 
+def test_logarithms_next_to_one_and_zero(x64):
+    """log1p: 1 - x is 1 for a small probability, and the loss would be 0."""
+    x = np.array([1e-20, 1e-12])
+    assert_same(
+        lambda x: F.binary_cross_entropy(x, torch.zeros(2), reduction="none"),
+        lambda x: losses.binary_cross_entropy(x, jnp.zeros(2), reduction="none"),
+        x,
+    )
+
+
+def test_nll_loss_ignores_minus_100(x64):
+    assert_same(
+        lambda x: F.nll_loss(x, torch.tensor([0, -100])),
+        lambda x: losses.nll_loss(x, jnp.array([0, -100])),
+        ROWS,
+    )
+
+
+def test_ctc_loss_of_the_last_class_for_blank(x64):
+    y, lengths = np.array([[1, 2], [3, 3]]), np.array([4, 3])
+    assert_same(
+        lambda x: F.ctc_loss(x, *map(torch.tensor, (y, lengths, [2, 2])), blank=4),
+        lambda x: losses.ctc_loss(x, y, lengths, (2, 2), blank=4),
+        LOGP,
+    )
+
+
+def test_gradient_of_pos_weight_which_pytorch_refuses(x64):
+    """The formula, written in PyTorch."""
+    x, y = np.random.default_rng(16).normal(size=(2, 4, 3))
+
+    def formula(p):
+        log, other = F.logsigmoid(torch.tensor(x)), F.logsigmoid(-torch.tensor(x))
+        return -(p * torch.tensor(y) * log + (1 - torch.tensor(y)) * other).mean()
+
+    assert_same(
+        formula,
+        lambda p: losses.binary_cross_entropy_with_logits(x, y, pos_weight=p),
+        np.array([0.5, 1.0, 3.0]),
+    )
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4)])
+def test_batchmean_divides_by_the_first_axis_only(shape, x64):
+    x, y = np.random.default_rng(17).uniform(0.1, 1.0, (2, *shape))
+    assert_same(
+        lambda x: F.kl_div(x, torch.tensor(y), reduction="batchmean"),
+        lambda x: losses.kl_div(x, y, "batchmean"),
+        x,
+    )
+
+
 def test_nothing_to_average_is_nan_as_in_torch(x64):
     ignored = np.full(3, -100)
     x = np.ones((3, 5))
@@ -241,6 +293,47 @@ def test_checked_names_the_label_of_a_fused_step():
         losses.checked(train_step)(state, wrong)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "multi_margin_loss"])
+@pytest.mark.parametrize(
+    "how", [lambda f: f, jax.jit, losses.checked], ids=["eager", "jit", "checked"]
+)
+def test_labels_of_fewer_bits_than_the_number_of_classes(name, dtype, how, x64):
+    """As a uint8, 299 is 43 and -100 is the label 156; as an int8, 299 is 43 as well."""
+    x = np.random.default_rng(13).normal(size=(3, 300))
+    y = np.array([0, 156, 255] if dtype is np.uint8 else [0, 100, 127], dtype)
+    theirs = getattr(F, name)(torch.tensor(x), torch.tensor(y).long())
+    ours = how(getattr(losses, name))
+    assert_in_step(theirs, ours(jnp.asarray(x), jnp.asarray(y)))
+    assert_in_step(theirs, ours(jnp.asarray(x), y))
+
+
+def test_multilabel_margin_of_labels_without_a_sign(x64):
+    x = np.random.default_rng(14).normal(size=(2, 3))
+    y = np.array([[1, 0, 2], [2, 2, 1]])
+    theirs = F.multilabel_margin_loss(torch.tensor(x), torch.tensor(y))
+    assert_in_step(theirs, losses.multilabel_margin_loss(x, y.astype(np.uint8)))
+
+
+@pytest.mark.parametrize("how", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("flat", [False, True], ids=["rows", "one after the other"])
+def test_ctc_of_lengths_of_eight_bits(flat, how, x64):
+    """Two states for each of 70 labels are more than an int8 counts, and so are 300 classes."""
+    rng = np.random.default_rng(15)
+    x = rng.normal(size=(200, 2, 300))
+    x -= np.log(np.exp(x).sum(-1, keepdims=True))
+    y, n_steps, n_labels = (
+        rng.integers(1, 127, (2, 70)),
+        np.array([110, 127]),
+        np.array([70, 66]),
+    )
+    if flat:
+        y = np.concatenate([row[:n] for row, n in zip(y, n_labels, strict=True)])
+    theirs = F.ctc_loss(*map(torch.tensor, (x, y, n_steps, n_labels)))
+    eight_bits = (a.astype(np.int8) for a in (y, n_steps, n_labels))
+    assert_in_step(theirs, how(losses.ctc_loss)(x, *eight_bits))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -252,6 +345,22 @@ def test_checked_names_the_label_of_a_fused_step():
         (lambda x: mse_loss(x, jnp.zeros((2, 1))), r"target has shape \(2, 1\), input has"),
         (lambda x: mse_loss(x, x, weight=jnp.ones(5)), r"weight has shape \(5,\)"),
         (lambda x: instep.losses.mse_loss(x, x, reduction="max"), "got 'max'"),
+        (lambda x: losses.huber_loss(x, x, delta=0.0), "delta must be positive; got 0"),
+        (lambda x: losses.smooth_l1_loss(x, x, beta=-1.0), "beta must not be negative; got -1"),
+        (lambda x: losses.multi_margin_loss(x, jnp.zeros(2, int), p=3), "1 or 2; got 3"),
+        (lambda x: losses.triplet_margin_loss(x, x, x, margin=0.0), "must be positive; got 0"),
+        (lambda x: losses.triplet_margin_loss(x, x, x[0]), r"\(2, 5\), \(2, 5\) and \(5,\)"),
+        (lambda x: losses.margin_ranking_loss(x, x, x[0]), r"\(2, 5\), \(2, 5\) and \(5,\)"),
+        (lambda x: losses.cosine_embedding_loss(x, x, x), r"got \(2, 5\) and \(2, 5\)"),
+        (lambda x: losses.gaussian_nll_loss(x, x, jnp.ones(5)), r"var has shape \(5,\)"),
+        (lambda x: losses.multilabel_soft_margin_loss(x, x[:1]), r"target has shape \(1, 5\)"),
+        (lambda x: losses.ctc_loss(x, jnp.ones(1, int), 2, 1, blank=5), r"in \[0, 5\); got 5"),
+        (lambda x: losses.ctc_loss(x, jnp.ones(1, int), 2.0, 1), "got float64 of shape"),
+        (
+            lambda x: losses.ctc_loss(x, jnp.ones(1, int), -1, 1),
+            r"input_lengths \[-1\] are out",
+        ),
+        (lambda x: losses.ctc_loss(x, jnp.ones((2, 1), int), 2, 1), r"N=1; got \(2, 1\)"),
     ],
 )
 def test_bad_input(call, message):

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from .._dtypes import promoted
 from ._checks import check_values, nan_unless
 from ._ctc_paths import negative_log_likelihood
+from ._labels import widened
 from ._reduce import check_reduction, is_mean, reduce
 
 
@@ -108,14 +109,14 @@ def _lengths(name, lengths, batch):
             f"{name} are {batch} integers, one for each example; got {lengths.dtype} of shape "
             f"{lengths.shape}."
         )
-    return lengths
+    return widened(lengths)
 
 
 def _rows(targets, n_labels, batch):
     """The labels, a row for each example and 0 behind its last, and how many it may have."""
     traced = any(isinstance(a, Tracer) for a in (targets, n_labels))
     np_ = jnp if traced else np
-    targets = np_.asarray(targets)
+    targets = widened(np_.asarray(targets))
     if targets.ndim == 2 and len(targets) == batch:
         rows, most = targets, targets.shape[1]
     elif targets.ndim == 1:  # one after the other

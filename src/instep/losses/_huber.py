@@ -101,5 +101,7 @@ def smooth_l1_loss(
 def _huber(d, delta):
     # d * d, not |d| * |d|: the second derivative of |d| at 0 would be 0.
     far = jnp.abs(d) >= delta
-    small = jnp.where(far, 0, d)
-    return jnp.where(far, delta * (ops.abs(d) - 0.5 * delta), 0.5 * small * small)
+    unknown = jnp.isnan(d)  # a slope of NaN and a second derivative of 0, as PyTorch's
+    small = jnp.where(far | unknown, 0, d)
+    nan = jnp.where(unknown, d, 0) * jnp.where(unknown, jnp.nan, 0)
+    return jnp.where(far, delta * (ops.abs(d) - 0.5 * delta), 0.5 * small * small + nan)

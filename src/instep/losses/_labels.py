@@ -33,6 +33,7 @@ def checked_labels(
     dtype = dtype_of(labels)
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{name} are {dtype}; class labels are integers.")
+    labels = widened(labels)
     classes = shape[axis]
     or_ignored = "" if ignore_index is None else f", or {ignore_index=}"
     check_values(
@@ -41,7 +42,15 @@ def checked_labels(
         lambda y: ((y >= 0) & (y < classes)) | is_ignored(y, ignore_index),
         f"are out of range for {classes} classes. Labels are 0 to {classes - 1}{or_ignored}.",
     )
-    return jnp.asarray(labels, dtype if dtype.itemsize >= 4 else jnp.int32)
+    return jnp.asarray(labels)
+
+
+def widened(integers: Any) -> Any:
+    """In 32 bits or more: -100 is 156 as a uint8, and a number of 300 classes is 44."""
+    if not hasattr(integers, "astype"):
+        integers = np.asarray(integers)
+    narrow = np.dtype(integers.dtype).itemsize < 4
+    return integers.astype(np.int32) if narrow else integers
 
 
 def pick(scores: jax.Array, labels: Any, ignore_index: int | None, axis: int) -> jax.Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from .._dtypes import promoted
 from ._checks import check_same_shape, check_values, nan_unless
+from ._labels import widened
 from ._reduce import check_reduction, reduce
 
 
@@ -40,7 +41,7 @@ def multilabel_margin_loss(
     check_reduction(reduction)
     check_same_shape(input=input, target=target)
     dtype, [x] = promoted(input=input)
-    x, y = jnp.atleast_1d(x), jnp.atleast_1d(target)
+    x, y = jnp.atleast_1d(x), jnp.atleast_1d(widened(target))
     classes = x.shape[-1]
     if not classes:
         raise ValueError(f"input of shape {x.shape} has no classes.")
@@ -49,7 +50,7 @@ def multilabel_margin_loss(
         return (y >= -1) & (y < classes)
 
     fault = f"are out of range for {classes} classes. Labels are 0 to {classes - 1}, then -1."
-    check_values("target", target, valid, fault)
+    check_values("target", widened(target), valid, fault)
     listed = jnp.cumprod(y >= 0, -1).astype(bool)
     index = jnp.clip(y, 0, classes - 1)
     # (..., label, class): is the class that label, and is it none of the labels?
