@@ -83,8 +83,7 @@ def linear_cross_entropy(
         check_labels(target, shape, axis, ignore_index)
         w = label_weight(target, w_C, ignore_index)
         classes["index"] = jnp.arange(shape[axis])
-        kept = ~is_ignored(target, ignore_index)
-        labels = map(examples_last, (jnp.asarray(target), w, kept))
+        labels = map(examples_last, (jnp.asarray(target), w))
         expected = partial(_under_labels, *labels, label_smoothing, shape[axis])
     losses = _losses(x, expected, classes, chunk_size)
     losses = jnp.moveaxis(losses, -1, 0) if axis else losses
@@ -136,7 +135,7 @@ def _under_shares(chunk, below):
     return jnp.sum(q, 0), jnp.sum(q * below, 0)
 
 
-def _under_labels(labels, w, kept, smoothing, num_classes, chunk, below):
+def _under_labels(labels, w, smoothing, num_classes, chunk, below):
     """The same of class indices: no array of the logits' size is made for the shares.
 
     The label has the share ``(1 - smoothing) w``, and every class ``smoothing / C`` of its
@@ -149,8 +148,8 @@ def _under_labels(labels, w, kept, smoothing, num_classes, chunk, below):
     q = jnp.where(here, (1 - smoothing) * w, 0)
     if smoothing:
         w_C = along(chunk["weight"], 0, below.ndim) * (smoothing / num_classes)
-        q = q + jnp.where(kept, jnp.sum(w_C), 0)
-        logit = logit + jnp.where(kept, jnp.sum(_product(w_C, below), 0), 0)
+        q = q + jnp.sum(w_C)
+        logit = logit + jnp.sum(_product(w_C, below), 0)
     return q, logit
 
 
