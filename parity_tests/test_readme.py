@@ -19,7 +19,8 @@ from instep.cli._app import app
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-SNIPPET, TORCH_STEP, INSTEP_STEP, MY_LOOP, ASSERTION, RECIPE, HANDOVER, WEIGHTS = BLOCKS
+SNIPPET, TORCH_STEP, INSTEP_STEP, MY_LOOP, ASSERTION, RECIPE, HANDOVER, *_ = BLOCKS
+LOSSES, WEIGHTS = BLOCKS[7:]
 
 
 def test_snippet_runs_and_learns():
@@ -131,6 +132,22 @@ def test_the_handover_runs():
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
     names = {"bridge": instep.bridge, "model": model}
     exec(HANDOVER, names | {"optimizer": optimizer, "scheduler": scheduler})
+
+
+def test_the_losses_accumulate_over_ragged_microbatches(x64):
+    rng = np.random.default_rng(0)
+    x, y, w = rng.normal(size=(9, 4)), rng.integers(0, 3, 9), rng.normal(size=(4, 3))
+    weight = torch.tensor(w, requires_grad=True)
+    logits = torch.tensor(x) @ weight
+    torch.nn.functional.cross_entropy(logits, torch.tensor(y), ignore_index=0).backward()
+
+    names = {}
+    exec(LOSSES, names)
+    acc = instep.zero_grad({"weight": w})
+    for at in np.split(np.arange(9), [2, 3]):
+        microbatch = {"features": x[at], "labels": y[at]}
+        acc, _ = instep.backward(names["loss_fn"], acc, {"weight": w}, None, microbatch)
+    assert_in_step(weight.grad, instep.mean(acc).grads["weight"])
 
 
 def test_weights_cross_as_shown(capsys):
