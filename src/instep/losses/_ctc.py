@@ -77,13 +77,14 @@ def ctc_loss(
     labels, most = _rows(targets, n_labels, batch)
 
     checks = (
-        ("input_lengths", n_steps, lambda n: (n >= 0) & (n <= steps), f"0 to {steps}"),
-        ("target_lengths", n_labels, lambda n: (n >= 0) & (n <= most), f"0 to {most}"),
-        ("targets", labels, lambda y: (y >= 0) & (y < classes), f"0 to {classes - 1}"),
+        ("input_lengths", n_steps, lambda n: (n >= 0) & (n <= steps), f"are not 0 to {steps}"),
+        ("target_lengths", n_labels, lambda n: n >= 0, "are negative"),
+        ("target_lengths", n_labels, lambda n: n <= most, "are more than the targets have"),
+        ("targets", labels, lambda y: (y >= 0) & (y < classes), f"are not 0 to {classes - 1}"),
     )
     valid = jnp.ones(batch, bool)
-    for name, values, is_valid, interval in checks:
-        check_values(name, values, is_valid, f"are out of the range {interval}.")
+    for name, values, is_valid, fault in checks:
+        check_values(name, values, is_valid, f"{fault}.")
         ok = jnp.asarray(is_valid(values))
         valid &= jnp.all(ok, range(1, ok.ndim))
 

@@ -46,11 +46,8 @@ def checked_labels(
 
 
 def widened(integers: Any) -> Any:
-    """In 32 bits or more: -100 is 156 as a uint8, and a number of 300 classes is 44."""
-    if not hasattr(integers, "astype"):
-        integers = np.asarray(integers)
-    narrow = np.dtype(integers.dtype).itemsize < 4
-    return integers.astype(np.int32) if narrow else integers
+    """As the default integer: -100 is 156 as a uint8, and a number of 300 classes is 44."""
+    return (integers if hasattr(integers, "astype") else np.asarray(integers)).astype(int)
 
 
 def pick(scores: jax.Array, labels: Any, ignore_index: int | None, axis: int) -> jax.Array:
