@@ -145,6 +145,12 @@ def of_torch(call: Call, order: int = 2) -> list[np.ndarray]:
     return [tensor_to_array(y.detach()) for y in out]
 
 
+def both(call: Call, order: int = 2) -> zip:
+    """Pairs of PyTorch's and ours: the loss and all gradients that PyTorch has."""
+    theirs, ours = of_torch(call, order), of_ours(call, order)
+    return zip(theirs, ours[: len(theirs)], strict=True)
+
+
 def of_ours(call: Call, order: int = 2) -> list[np.ndarray]:
     """The same of ``instep.losses``, under ``jax.jit``."""
     kwargs = {k: v for k, v in call.kwargs.items() if k not in HOW_TORCH_SAYS_IT}
