@@ -154,6 +154,8 @@ def in_a_process(who: str, problem: Problem) -> float:
 def child(who: str, problem: Problem) -> None:
     """Print the resident set of this process in MiB: the peak, or without a step the last."""
     held = inputs(problem, library_of(who) if who in CONTENDERS else who)
+    jax.block_until_ready(held)
+    gc.collect()  # JAX copies large arrays later, and holds what it copies until then
     if who in CONTENDERS:
         made(who, held)[0]()
     # Not getrusage's ru_maxrss, which a process inherits from the one that started it.

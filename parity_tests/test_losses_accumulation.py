@@ -127,10 +127,9 @@ def check_ragged(case, drawn, errors):
 def test_ragged_pieces_make_the_whole_batch(case, x64):
     """The verbs, on microbatches of any length; beside them the mean of means."""
     errors = []
-    check_ragged(case, ([1, 0, 4], (), 28), errors)
-    check_ragged(case, ([2, 0, 3], (), 7), errors)
+    check_ragged(case, ([1, 0, 4], (), 26), errors)
+    assert errors[0] > 0.1
     SETTINGS(given(splits(case))(lambda drawn: check_ragged(case, drawn, errors)))()
-    assert max(errors) > 0.05, errors
 
 
 @pytest.mark.exhaustive
