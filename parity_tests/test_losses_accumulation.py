@@ -40,7 +40,7 @@ SETTINGS = settings(
     max_examples=3,
     phases=[Phase.explicit, Phase.generate],
 )
-MANY = settings(SETTINGS, max_examples=100)
+MANY = settings(SETTINGS, max_examples=60)
 EXAMPLES = 5
 MICROBATCHES = 3
 # PyTorch says so whenever kl_div is called with its default.
@@ -54,8 +54,9 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 def relative(found, expected):
     """The largest error of a gradient, over its largest number."""
+    some = {k: g for k, g in expected.items() if g.any()}
     return max(
-        np.abs(found[k] - g).max() / np.abs(g).max() for k, g in expected.items() if g.any()
+        (np.abs(found[k] - g).max() / np.abs(g).max() for k, g in some.items()), default=0
     )
 
 
@@ -220,8 +221,11 @@ def weightless(batch):
 def check_shape(case, shape, reduction, change):
     call = call_of(case, change(case.batch(0, *shape)), reduction=reduction)
     theirs, ours = value_and_gradients(call, 1), of_ours(call, 1)
+    # The cosine of one feature is 1 or -1: its gradient is what rounding leaves of 0.
+    at_least = float(case.name == "cosine_embedding_loss")
     for t, o in zip(theirs, ours, strict=True):
-        assert_in_step(t, o, f"{call.signature} {change.__name__}", finite=False)
+        what = f"{call.signature} {change.__name__}"
+        assert_in_step(t, o, what, at_least=at_least, finite=False)
 
 
 def reductions(case):

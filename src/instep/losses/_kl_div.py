@@ -47,7 +47,7 @@ def kl_div(
     if is_mean(reduction, "batchmean") and losses.ndim:  # of the sums over the other axes
         losses = jnp.sum(losses, range(1, losses.ndim))
         rows = np.shape(input)[0] if np.ndim(input) else 1  # without those of a broadcast
-        if rows != losses.size:
+        if losses.size not in (0, rows):
             weights = jnp.full_like(losses, rows / losses.size)
     return reduce(losses, reduction, dtype, weights)
 
