@@ -51,7 +51,8 @@ def log_softmax(input: jax.Array, dim: int) -> jax.Array:
 @log_softmax.defjvp
 def _(dim, primals, tangents):
     ([x], [dx]) = primals, tangents
-    return log_softmax(x, dim), dx - jnp.sum(softmax(x, dim) * dx, dim, keepdims=True)
+    y = log_softmax(x, dim)
+    return y, dx - jnp.sum(jnp.exp(y) * dx, dim, keepdims=True)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -73,7 +74,8 @@ def log_softmax_at(input: jax.Array, index: jax.Array, dim: int) -> jax.Array:
 @log_softmax_at.defjvp
 def _(dim, primals, tangents):
     (x, index), (dx, _) = primals, tangents
-    d = _at(dx, index, dim) - jnp.sum(softmax(x, dim) * dx, dim)
+    p = jnp.exp(log_softmax(x, dim))
+    d = _at(dx, index, dim) - jnp.sum(p * dx, dim)
     return log_softmax_at(x, index, dim), d
 
 
