@@ -1,9 +1,10 @@
 """The floor: random rounding of every operator."""
 
 import numpy as np
+import pytest
 import torch
 
-from instep.parity._floor import OneUlp
+from instep.parity._floor import LOWER, OneUlp
 
 
 def test_one_ulp_moves_each_number_by_at_most_one_ulp_both_ways():
@@ -73,3 +74,26 @@ def _tensors(tree):
     elif isinstance(tree, tuple | list):
         for x in tree:
             yield from _tensors(x)
+
+
+@pytest.mark.parametrize("ulps", [1.0, 4.0])
+def test_moved_probabilities_stay_probabilities(ulps):
+    """PyTorch's binary cross entropy raises for an input or a target above 1."""
+    x = torch.full((64,), 40.0, requires_grad=True)  # whose sigmoid is 1
+    target = torch.ones(64)
+    with OneUlp(0, LOWER, ulps) as one_ulp:
+        p, y = torch.sigmoid(x), one_ulp.move(target)
+        torch.nn.functional.binary_cross_entropy(p, y).backward()
+    assert p.max() > 1 and y.max() > 1
+    assert x.grad.isfinite().all()
+
+
+def test_flags_are_not_moved():
+    """The backward pass of multilabel_margin_loss raises for a flag that is not 0 or 1."""
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.tensor([[0, 3, -1, -1, -1]] * 8)
+    plain = torch.nn.functional.multilabel_margin_loss(x, target)
+    with OneUlp(0, LOWER):
+        moved = torch.nn.functional.multilabel_margin_loss(x, target)
+        moved.backward()
+    assert moved != plain and x.grad.any()
