@@ -30,7 +30,9 @@ class OurLosses(torch.fx.Interpreter):
         if target not in LOSSES:
             return super().call_function(target, args, kwargs)
         self.used.append(target)
-        return LOSSES[target](*map(as_array, args), **kwargs)
+        return LOSSES[target](
+            *map(as_array, args), **{k: as_array(v) for k, v in kwargs.items()}
+        )
 
 
 def as_array(x):
