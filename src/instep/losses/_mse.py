@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 
 from .._dtypes import promoted
 from ._checks import check_same_shape
-from ._reduce import check_reduction, reduce
+from ._reduce import check_reduction, reduce_weighted
 
 
 def mse_loss(
@@ -40,7 +39,4 @@ def mse_loss(
     check_same_shape(input=input, target=target, weight=weight)
     dtype, [x, y] = promoted(input=input, target=target)
     losses = (x - y) ** 2
-    if weight is None:
-        return reduce(losses, reduction, dtype)
-    w = jnp.asarray(weight, x.dtype)
-    return reduce(w * losses, reduction, dtype, w)
+    return reduce_weighted(losses, reduction, dtype, weight)

@@ -118,6 +118,16 @@ def reduce(
     return (total if reduction == "sum" else total / count).astype(dtype)
 
 
+def reduce_weighted(
+    losses: jax.Array, reduction: str | Apart, dtype: Any, weight: jax.Array | None
+) -> Any:
+    """``reduce`` of ``weight * losses``, whose mean divides by the sum of ``weight``."""
+    if weight is None:
+        return reduce(losses, reduction, dtype)
+    w = jnp.asarray(weight, losses.dtype)
+    return reduce(w * losses, reduction, dtype, w)
+
+
 def _leading(where, shape):
     """``where`` on the leading axes of ``shape``."""
     if np.shape(where) != shape[: np.ndim(where)]:
