@@ -21,7 +21,13 @@ def wide(dtype: Any) -> np.dtype:
 
 
 def promoted(**arrays: Any) -> tuple[np.dtype, list[jax.Array]]:
-    """The floating dtype that ``arrays`` promote to, and the arrays in its ``wide`` dtype.
+    """``promoted_dtype(**arrays)``, and the arrays in its ``wide`` dtype."""
+    dtype = promoted_dtype(**arrays)
+    return dtype, [jnp.asarray(a, wide(dtype)) for a in arrays.values()]
+
+
+def promoted_dtype(**arrays: Any) -> np.dtype:
+    """The floating dtype that ``arrays`` promote to, strict promotion or not.
 
     Raises:
       TypeError: none of them is floating.
@@ -30,4 +36,4 @@ def promoted(**arrays: Any) -> tuple[np.dtype, list[jax.Array]]:
         dtype = functools.reduce(jnp.promote_types, map(dtype_of, arrays.values()))
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{' and '.join(arrays)} are {dtype}; cast one of them to a float.")
-    return dtype, [jnp.asarray(a, wide(dtype)) for a in arrays.values()]
+    return dtype

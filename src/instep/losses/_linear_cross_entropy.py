@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._dtypes import promoted
+from .._dtypes import promoted_dtype, wide
 from ._checks import nan_unless
 from ._labels import (
     check_smoothing,
@@ -74,7 +74,8 @@ def linear_cross_entropy(
         raise ValueError(f"chunk_size must be positive; got {chunk_size}.")
     shape = _logits_shape(input, linear_weight, linear_bias)
     axis = np.ndim(input) - 1
-    dtype, [x, _] = promoted(input=input, linear_weight=linear_weight)
+    dtype = promoted_dtype(input=input, linear_weight=linear_weight)
+    x = jnp.asarray(input, wide(dtype))
     w_C = class_weight(weight, shape[axis], x.dtype)
     classes = {"linear": jnp.asarray(linear_weight, dtype), "weight": w_C}
     if linear_bias is not None:
