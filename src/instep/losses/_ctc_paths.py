@@ -43,7 +43,7 @@ def _forward(zero_infinity, logp, path, n_steps, n_labels):
     _, alphas = lax.scan(advance, before, logp)
     alphas = jnp.concatenate([before[None], alphas])  # [t]: after t steps, (T + 1, N, L)
     at_end = jnp.take_along_axis(alphas, n_steps[None, :, None], 0)[0]
-    nll = -_logsumexp(at_end + _where_to_end(path, n_labels, logp.dtype), 1)
+    nll = -jax.nn.logsumexp(at_end + _where_to_end(path, n_labels, logp.dtype), 1)
     loss = jnp.where(nll == jnp.inf, 0, nll) if zero_infinity else nll
     return loss, (logp, path, n_steps, n_labels, alphas, nll)
 
@@ -90,12 +90,12 @@ def _where_to_end(path, n_labels, dtype):
 def _from_states_below(alpha, path):
     """Log probability of stepping into each state: from it, the one below, or two below."""
     two = jnp.where(_skips(path), _shift(alpha, 2), -jnp.inf)
-    return _logsumexp(jnp.stack([alpha, _shift(alpha, 1), two]), 0)
+    return jax.nn.logsumexp(jnp.stack([alpha, _shift(alpha, 1), two]), 0)
 
 
 def _from_states_above(beta, path):
     two = jnp.where(_skips(path), beta, -jnp.inf)
-    return _logsumexp(jnp.stack([beta, _shift(beta, -1), _shift(two, -2)]), 0)
+    return jax.nn.logsumexp(jnp.stack([beta, _shift(beta, -1), _shift(two, -2)]), 0)
 
 
 def _skips(path):
@@ -109,10 +109,3 @@ def _shift(states, by):
     if by > 0:
         return jnp.concatenate([room, states[:, :-by]], 1)
     return jnp.concatenate([states[:, -by:], room], 1)
-
-
-def _logsumexp(x, axis):
-    """``jax.nn.logsumexp`` without its care for signs and infinities above."""
-    largest = jnp.max(x, axis, keepdims=True)
-    largest = jnp.where(jnp.isneginf(largest), 0, largest)
-    return jnp.log(jnp.sum(jnp.exp(x - largest), axis)) + jnp.squeeze(largest, axis)
