@@ -19,6 +19,10 @@ class TargetError(RequestError):
     """The TARGET of a command does not name something that can be used."""
 
 
+class LoweringError(RequestError):
+    """A PyTorch module cannot be lowered to JAX; the message says where, and what to do."""
+
+
 class ParityError(RequestError):
     """The walk could not be made: one half raised, or the halves do not fit together."""
 

@@ -1,0 +1,197 @@
+"""From an FX graph of PyTorch's operators to a ``Program`` that knows nothing of PyTorch."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import fx
+
+from ..._errors import LoweringError
+from .._arrays import tensor_to_array
+from ._program import Call, Made, Program, Ref
+from ._table import Rule, rule_of
+
+
+# What a graph calls on sizes: Python's own functions, and PyTorch's names of them.
+ON_SIZES: dict[Any, Callable[..., Any]] = {
+    torch.sym_max: max,
+    torch.sym_min: min,
+    torch.sym_int: int,
+    torch.sym_float: float,
+    torch.sym_not: operator.not_,
+    torch.sym_sum: sum,
+    torch._sym_sqrt: math.sqrt,
+}
+# Facts about sizes and dtypes that export noted; a Program checks all of its shapes anyway.
+NOTES = (
+    "_assert_scalar",
+    "_assert_tensor_metadata",
+    "_assert_async",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+)
+NOT_OF_JAX = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
+
+
+def compile_graph(graph_module: fx.GraphModule, first_draw: int = 0) -> Program:
+    """The operators of ``graph_module`` with the rule of each, to be run by ``run``.
+
+    Args:
+      graph_module: functional, of ATen operators.
+      first_draw: number of its first random operator.
+
+    Raises:
+      LoweringError: operators without a rule; all of them are listed.
+    """
+    graph = graph_module.graph
+    missing = [n for n in graph.nodes if n.op == "call_function" and _rule(n) is None]
+    if missing:
+        raise LoweringError(_unknown(missing))
+    constants, calls, inputs, outputs = {}, [], [], None
+    draws = first_draw
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            inputs.append(node.name)
+        elif node.op == "get_attr":
+            value = operator.attrgetter(node.target)(graph_module)
+            if torch.is_tensor(value):
+                constants[node.name] = tensor_to_array(value)
+        elif node.op == "call_function" and not _is_note(node):
+            rule = _rule(node)
+            assert rule is not None
+            number = draws if rule.draws else None
+            draws += rule.draws
+            calls.append(_call(node, rule, number, graph_module))
+        elif node.op == "output":
+            outputs = _torch_free(node.args[0], graph_module)
+    default = tensor_to_array(torch.zeros(0, dtype=torch.get_default_dtype())).dtype
+    return Program(tuple(inputs), tuple(calls), outputs, constants, default)
+
+
+def dtype_to_numpy(dtype: torch.dtype) -> np.dtype:
+    """The dtype of the same name."""
+    return jnp.dtype(str(dtype).removeprefix("torch."))
+
+
+def where_of(node: fx.Node) -> str:
+    """Module path and source line, as far as they are known."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if path]
+    lines = [s for s in (node.meta.get("stack_trace") or "").splitlines() if "File " in s]
+    found = []
+    if paths:
+        found.append(paths[-1])
+    if lines:
+        file, line, *_ = lines[-1].strip().removeprefix("File ").split(", ")
+        found.append(f"{Path(file.strip(chr(34))).name}:{line.removeprefix('line ')}")
+    return ", ".join(found) or "at its top"
+
+
+def _rule(node: fx.Node) -> Rule | None:
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        if _is_note(node):
+            return Rule(lambda *args, **kwargs: None)
+        namespace, _, name = target._schema.name.partition("::")
+        return rule_of(namespace, name, target._overloadname)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return rule_of("higher_order", target.name(), "default")
+    if target in ON_SIZES:
+        return Rule(ON_SIZES[target])
+    if getattr(target, "__module__", "") in ("_operator", "math"):
+        return Rule(target)
+    return None
+
+
+def _is_note(node: fx.Node) -> bool:
+    return getattr(node.target, "_opname", "") in NOTES
+
+
+def _call(node: fx.Node, rule: Rule, number: int | None, graph_module) -> Call:
+    args, kwargs = node.args, dict(node.kwargs)
+    if isinstance(node.target, torch._ops.OpOverload):
+        args, kwargs = _by_schema(node.target, args, kwargs)
+    return Call(
+        name=node.name,
+        rule=rule.function,
+        args=tuple(_torch_free(x, graph_module) for x in args),
+        kwargs={k: _torch_free(v, graph_module) for k, v in kwargs.items()},
+        made=_made(node.meta.get("val")),
+        op=str(node.target),
+        where=where_of(node),
+        draws=number,
+    )
+
+
+def _by_schema(op: torch._ops.OpOverload, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """All arguments in the order of the schema, defaults filled in; by name, if only so.
+
+    What says where a tensor lies (device, layout, ...) is left out.
+    """
+    given = dict(zip((a.name for a in op._schema.arguments), args, strict=False)) | kwargs
+    positional, by_name = [], {}
+    for a in op._schema.arguments:
+        if a.name in NOT_OF_JAX or a.name == "generator":
+            continue
+        value = given.get(a.name, a.default_value)
+        if a.kwarg_only:
+            by_name[a.name] = value
+        else:
+            positional.append(value)
+    return tuple(positional), by_name
+
+
+def _torch_free(tree: Any, graph_module: fx.GraphModule) -> Any:
+    """Nodes become Refs, dtypes those of NumPy, graphs Programs."""
+    if isinstance(tree, fx.Node):
+        if tree.op == "get_attr":
+            value = operator.attrgetter(str(tree.target))(graph_module)
+            if isinstance(value, fx.GraphModule):
+                return compile_graph(value)
+        return Ref(tree.name)
+    if isinstance(tree, tuple | list):
+        kind = tuple if isinstance(tree, tuple) else list
+        return kind(_torch_free(x, graph_module) for x in tree)
+    if isinstance(tree, dict):
+        return {k: _torch_free(v, graph_module) for k, v in tree.items()}
+    if isinstance(tree, torch.dtype):
+        return dtype_to_numpy(tree)
+    if isinstance(tree, torch.device | torch.layout | torch.memory_format):
+        return None
+    if torch.is_tensor(tree):
+        return tensor_to_array(tree)
+    return tree
+
+
+def _made(value: Any) -> Any:
+    if torch.is_tensor(value):
+        shape = tuple(n if isinstance(n, int) else None for n in value.shape)
+        return Made(shape, dtype_to_numpy(value.dtype))
+    if isinstance(value, tuple | list):
+        return [_made(x) for x in value]
+    return None
+
+
+def _unknown(nodes: list[fx.Node]) -> str:
+    return (
+        f"no JAX rule for {', '.join(_counted(nodes))}. Write the function in JAX and register "
+        f"it: instep.bridge.register({str(nodes[0].target).removesuffix('.default')!r}, "
+        f"function)."
+    )
+
+
+def _counted(nodes: list[fx.Node]) -> Iterator[str]:
+    """Each operator once: its name, where it is first called, and how often."""
+    by_op: dict[str, list[fx.Node]] = {}
+    for node in nodes:
+        by_op.setdefault(str(node.target), []).append(node)
+    for op, calls in by_op.items():
+        times = f", {len(calls)} times" if len(calls) > 1 else ""
+        yield f"{op} ({where_of(calls[0])}{times})"

@@ -1,0 +1,9 @@
+"""Indexing, gathering and scattering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+ATEN: dict[str, Callable[..., Any]] = {}
