@@ -1,1 +1,4 @@
 """PyTorch's exported operators as pure JAX functions."""
+
+from ._lowered import Lowered as Lowered, lower as lower
+from ._table import register as register

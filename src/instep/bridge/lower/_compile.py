@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ ON_SIZES: dict[Any, Callable[..., Any]] = {
     torch.sym_float: float,
     torch.sym_not: operator.not_,
     torch.sym_sum: sum,
-    torch._sym_sqrt: math.sqrt,
 }
 # Facts about sizes and dtypes that export noted; a Program checks all of its shapes anyway.
 NOTES = (
@@ -40,39 +39,87 @@ NOTES = (
 NOT_OF_JAX = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
 
 
-def compile_graph(graph_module: fx.GraphModule, first_draw: int = 0) -> Program:
+Calls = Mapping[str, Callable[..., Any]]  # the JAX functions of instep::call
+
+
+def compile_graph(graph_module: fx.GraphModule, calls: Calls | None = None) -> Program:
     """The operators of ``graph_module`` with the rule of each, to be run by ``run``.
 
     Args:
       graph_module: functional, of ATen operators.
-      first_draw: number of its first random operator.
+      calls: what ``Captured`` holds.
 
     Raises:
       LoweringError: operators without a rule; all of them are listed.
     """
-    graph = graph_module.graph
-    missing = [n for n in graph.nodes if n.op == "call_function" and _rule(n) is None]
-    if missing:
-        raise LoweringError(_unknown(missing))
-    constants, calls, inputs, outputs = {}, [], [], None
-    draws = first_draw
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            inputs.append(node.name)
-        elif node.op == "get_attr":
-            value = operator.attrgetter(node.target)(graph_module)
-            if torch.is_tensor(value):
-                constants[node.name] = tensor_to_array(value)
-        elif node.op == "call_function" and not _is_note(node):
-            rule = _rule(node)
-            assert rule is not None
-            number = draws if rule.draws else None
-            draws += rule.draws
-            calls.append(_call(node, rule, number, graph_module))
-        elif node.op == "output":
-            outputs = _torch_free(node.args[0], graph_module)
-    default = tensor_to_array(torch.zeros(0, dtype=torch.get_default_dtype())).dtype
-    return Program(tuple(inputs), tuple(calls), outputs, constants, default)
+    compiler = _Compiler(calls or {})
+    program = compiler.program(graph_module)
+    if compiler.missing:
+        raise LoweringError(_unknown(compiler.missing))
+    return program
+
+
+class _Compiler:
+    """Numbers the random operators of a graph and of the graphs inside it."""
+
+    def __init__(self, calls: Calls):
+        self._calls = calls
+        self._draws = itertools.count()
+        self.missing: list[fx.Node] = []
+
+    def program(self, graph_module: fx.GraphModule) -> Program:
+        constants, calls, inputs, outputs = {}, [], [], None
+        for node in graph_module.graph.nodes:
+            if node.op == "placeholder":
+                inputs.append(node.name)
+            elif node.op == "get_attr":
+                value = operator.attrgetter(node.target)(graph_module)
+                if torch.is_tensor(value):
+                    constants[node.name] = tensor_to_array(value)
+            elif node.op == "call_function" and not _is_note(node):
+                rule = _rule(node, self._calls)
+                if rule is None:
+                    self.missing.append(node)
+                else:
+                    calls.append(self._call(node, rule, graph_module))
+            elif node.op == "output":
+                outputs = self._torch_free(node.args[0], graph_module)
+        default = dtype_to_numpy(torch.get_default_dtype())
+        return Program(tuple(inputs), tuple(calls), outputs, constants, default)
+
+    def _call(self, node: fx.Node, rule: Rule, graph_module: fx.GraphModule) -> Call:
+        args, kwargs = node.args, dict(node.kwargs)
+        if isinstance(node.target, torch._ops.OpOverload):
+            args, kwargs = _by_schema(node.target, args, kwargs)
+        return Call(
+            name=node.name,
+            rule=rule.function,
+            args=tuple(self._torch_free(x, graph_module) for x in args),
+            kwargs={k: self._torch_free(v, graph_module) for k, v in kwargs.items()},
+            made=_made(node.meta.get("val")),
+            op=str(node.target),
+            where=where_of(node),
+            draws=next(self._draws) if rule.draws else None,
+        )
+
+    def _torch_free(self, tree: Any, graph_module: fx.GraphModule) -> Any:
+        """Nodes become Refs, dtypes those of NumPy, graphs Programs."""
+        if isinstance(tree, fx.Node):
+            if tree.op == "get_attr":
+                value = operator.attrgetter(str(tree.target))(graph_module)
+                if isinstance(value, fx.GraphModule):
+                    return self.program(value)
+            return Ref(tree.name)
+        if isinstance(tree, tuple | list):
+            kind = tuple if isinstance(tree, tuple) else list
+            return kind(self._torch_free(x, graph_module) for x in tree)
+        if isinstance(tree, dict):
+            return {k: self._torch_free(v, graph_module) for k, v in tree.items()}
+        if isinstance(tree, torch.dtype):
+            return dtype_to_numpy(tree)
+        if isinstance(tree, torch.device | torch.layout | torch.memory_format):
+            return None
+        return tensor_to_array(tree) if torch.is_tensor(tree) else tree
 
 
 def dtype_to_numpy(dtype: torch.dtype) -> np.dtype:
@@ -94,11 +141,11 @@ def where_of(node: fx.Node) -> str:
     return ", ".join(found) or "at its top"
 
 
-def _rule(node: fx.Node) -> Rule | None:
+def _rule(node: fx.Node, calls: Calls) -> Rule | None:
     target: Any = node.target
+    if getattr(target, "namespace", "") == "instep":
+        return Rule(lambda name, tensors: calls[name](tensors))
     if isinstance(target, torch._ops.OpOverload):
-        if _is_note(node):
-            return Rule(lambda *args, **kwargs: None)
         namespace, _, name = target._schema.name.partition("::")
         return rule_of(namespace, name, target._overloadname)
     if isinstance(target, torch._ops.HigherOrderOperator):
@@ -112,22 +159,6 @@ def _rule(node: fx.Node) -> Rule | None:
 
 def _is_note(node: fx.Node) -> bool:
     return getattr(node.target, "_opname", "") in NOTES
-
-
-def _call(node: fx.Node, rule: Rule, number: int | None, graph_module) -> Call:
-    args, kwargs = node.args, dict(node.kwargs)
-    if isinstance(node.target, torch._ops.OpOverload):
-        args, kwargs = _by_schema(node.target, args, kwargs)
-    return Call(
-        name=node.name,
-        rule=rule.function,
-        args=tuple(_torch_free(x, graph_module) for x in args),
-        kwargs={k: _torch_free(v, graph_module) for k, v in kwargs.items()},
-        made=_made(node.meta.get("val")),
-        op=str(node.target),
-        where=where_of(node),
-        draws=number,
-    )
 
 
 def _by_schema(op: torch._ops.OpOverload, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -146,28 +177,6 @@ def _by_schema(op: torch._ops.OpOverload, args: tuple, kwargs: dict) -> tuple[tu
         else:
             positional.append(value)
     return tuple(positional), by_name
-
-
-def _torch_free(tree: Any, graph_module: fx.GraphModule) -> Any:
-    """Nodes become Refs, dtypes those of NumPy, graphs Programs."""
-    if isinstance(tree, fx.Node):
-        if tree.op == "get_attr":
-            value = operator.attrgetter(str(tree.target))(graph_module)
-            if isinstance(value, fx.GraphModule):
-                return compile_graph(value)
-        return Ref(tree.name)
-    if isinstance(tree, tuple | list):
-        kind = tuple if isinstance(tree, tuple) else list
-        return kind(_torch_free(x, graph_module) for x in tree)
-    if isinstance(tree, dict):
-        return {k: _torch_free(v, graph_module) for k, v in tree.items()}
-    if isinstance(tree, torch.dtype):
-        return dtype_to_numpy(tree)
-    if isinstance(tree, torch.device | torch.layout | torch.memory_format):
-        return None
-    if torch.is_tensor(tree):
-        return tensor_to_array(tree)
-    return tree
 
 
 def _made(value: Any) -> Any:

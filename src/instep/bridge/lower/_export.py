@@ -1,0 +1,215 @@
+"""``torch.export``, asked so that nothing is lost: one functional graph and what it is made of."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+from ..._errors import LoweringError, where
+from ._capture import Captured, Rewriting, capturing
+from ._compile import where_of
+from ._gradients import reached, stop_gradients
+from ._structure import replaced, take_apart
+from ._table import rule_of
+
+
+PREFIX = "module."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A functional graph, and what goes in and comes out of it."""
+
+    graph_module: fx.GraphModule
+    captured: Captured
+    inputs: list[tuple[str, InputKind, str | int]]  # placeholder, kind, name or number
+    constants: dict[str, torch.Tensor]  # by placeholder
+    outputs: list[tuple[OutputKind, str | None]]  # kind, name of the buffer
+    structure: Any  # of what the module returns
+    reached: frozenset[str]  # placeholders that have a gradient
+
+
+def export(
+    module: nn.Module,
+    call: Callable[..., Any],
+    example: tuple[tuple, dict[str, Any]],
+    dynamic_batch: bool,
+) -> Exported:
+    """Trace ``call(module, *args, **kwargs)``.
+
+    Args:
+      module: its parameters and buffers become inputs; not changed.
+      call: the forward pass.
+      example: ``(args, kwargs)``; the numbers in its tensors are not looked at.
+      dynamic_batch: leave the size of the first axis open, in every tensor where it is that of
+        the first tensor.
+
+    Raises:
+      LoweringError: PyTorch cannot trace it, or something would be lost.
+    """
+    with capturing() as captured, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*_flat_weights.*were assigned during export"
+        )
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        tensors, structure = take_apart(example, torch.is_tensor)
+
+        def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> Any:
+            args, kwargs = replaced(structure, example, tensors)
+            with Rewriting(captured):
+                return call(module, *args, **kwargs)
+
+        root = _Root(copy.deepcopy(module), forward)
+        shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
+        program = _traced(root, tuple(tensors), shapes)
+        stop_gradients(program.graph_module, _differentiated(program, root))
+        _refuse_unknown_sizes(program.graph_module)
+        program = _functional(program)
+    signature = program.graph_signature
+    inputs, constants, user = [], {}, 0
+    for spec in signature.input_specs:
+        name = spec.arg.name
+        if spec.kind is InputKind.USER_INPUT:
+            inputs.append((name, spec.kind, user))
+            user += 1
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            assert spec.target is not None
+            inputs.append((name, spec.kind, spec.target.removeprefix(PREFIX)))
+        else:
+            constants[name] = _constant(program.constants[str(spec.target)], str(spec.target))
+    outputs = [
+        (spec.kind, None if spec.target is None else spec.target.removeprefix(PREFIX))
+        for spec in signature.output_specs
+    ]
+    graph = program.graph_module.graph
+    returned = next(n for n in graph.nodes if n.op == "output").args[0]
+    found: set[str] = set()
+    for (kind, _), node in zip(outputs, returned, strict=True):
+        if kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node):
+            found |= reached(program.graph_module, node)
+    return Exported(
+        program.graph_module,
+        captured,
+        inputs,
+        constants,
+        outputs,
+        root.returned,
+        frozenset(found),
+    )
+
+
+class _Root(nn.Module):
+    """What is exported: a function of tensors that returns a tuple of tensors."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]):
+        super().__init__()
+        self.module = module
+        self.training = module.training
+        self._forward = forward
+        self.returned: Any = None  # the structure of it
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        leaves, self.returned = take_apart(self._forward(self.module, tensors), torch.is_tensor)
+        return tuple(leaves)
+
+
+def _traced(root: _Root, tensors: tuple, shapes: Any) -> ExportedProgram:
+    try:
+        return torch.export.export(root, tensors, dynamic_shapes=shapes, strict=False)
+    except LoweringError:
+        raise
+    except Exception as error:
+        raise LoweringError(_explained(error)) from error
+
+
+def _explained(error: Exception) -> str:
+    name = type(error).__name__
+    message = str(error).strip().splitlines()
+    first = message[0] if message else name
+    if "DataDependent" in name or "DynamicOutputShape" in name or "data-dependent" in first:
+        return (
+            f"the forward pass decides by the numbers it computes: {where(error)[:400]}. JAX "
+            f"traces it once for all numbers: use torch.where or torch.cond for a choice, a "
+            f"mask for a selection, or do it before the model."
+        )
+    return f"torch.export cannot trace the forward pass: {where(error)[:1000]}"
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """Without writes in place; operators without a rule that are made of others, decomposed."""
+    known = torch.export.default_decompositions()
+    table: dict[Any, Callable] = {}
+    while True:
+        made = program.run_decompositions(table)
+        more = {
+            op: known[op]
+            for op in _operators(made.graph_module)
+            if op not in table
+            and op in known
+            and rule_of(op.namespace, op._opname, op._overloadname) is None
+            and torch._C._dispatch_has_kernel_for_dispatch_key(
+                op.name(), "CompositeImplicitAutograd"
+            )
+        }
+        if not more:
+            return made
+        table |= more
+
+
+def _operators(graph_module: fx.GraphModule) -> set[torch._ops.OpOverload]:
+    graphs = (m for m in graph_module.modules() if isinstance(m, fx.GraphModule))
+    targets = {node.target for graph in graphs for node in graph.graph.nodes}
+    return {t for t in targets if isinstance(t, torch._ops.OpOverload)}
+
+
+def _differentiated(program: ExportedProgram, root: _Root) -> list[str]:
+    """Placeholders of parameters that are trained, and of floating inputs."""
+    named = root.named_parameters(remove_duplicate=False)
+    trained = {name for name, p in named if p.requires_grad}
+    names = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT or spec.target in trained:
+            names.append(spec.arg.name)
+    return names
+
+
+def _constant(value: Any, name: str) -> torch.Tensor:
+    if torch.is_tensor(value) and not value.requires_grad:
+        return value.detach()
+    if torch.is_tensor(value):
+        raise LoweringError(
+            f"the forward pass uses a tensor that requires a gradient and is not one of the "
+            f"module ({name.removeprefix(PREFIX)}, shape {tuple(value.shape)}). Register it as "
+            f"nn.Parameter of the module, or use the module that is given."
+        )
+    raise LoweringError(f"the forward pass uses {name}, a {type(value).__name__}.")
+
+
+def _dynamic(tensors: Sequence[torch.Tensor]) -> tuple[dict[int, Any] | None, ...]:
+    batch = Dim("batch")
+    size = next((x.shape[0] for x in tensors if x.ndim), None)
+    return tuple({0: batch} if x.ndim and x.shape[0] == size else None for x in tensors)
+
+
+def _refuse_unknown_sizes(graph_module: fx.GraphModule) -> None:
+    for module in graph_module.modules():
+        if not isinstance(module, fx.GraphModule):
+            continue
+        for node in module.graph.nodes:
+            value = node.meta.get("val")
+            for x in value if isinstance(value, tuple | list) else [value]:
+                if torch.is_tensor(x) and any(map(free_unbacked_symbols, x.shape)):
+                    raise LoweringError(
+                        f"{node.target} makes a tensor whose shape depends on numbers "
+                        f"({where_of(node)}). JAX needs it before the program runs: use "
+                        f"torch.where and a mask instead, or select before the model."
+                    )
