@@ -24,7 +24,8 @@ from ._step import make_train_step as make_train_step, step as step
 
 if TYPE_CHECKING:
     from . import bridge as bridge, parity as parity
-    from .bridge import TorchLoop as TorchLoop
+    from .bridge import TorchLoop as TorchLoop, from_torch as from_torch, to_torch as to_torch
+    from .bridge.lower import lower as lower
     from .parity import Pair as Pair
 
 try:
@@ -37,6 +38,9 @@ _LAZY = {
     "bridge": ".bridge",
     "parity": ".parity",
     "TorchLoop": ".bridge",
+    "from_torch": ".bridge",
+    "lower": ".bridge.lower",
+    "to_torch": ".bridge",
     "Pair": ".parity",
 }
 

@@ -7,6 +7,7 @@ _require("torch", "instep.bridge")
 
 from ._arrays import array_to_tensor as array_to_tensor, tensor_to_array as tensor_to_array
 from ._files import load_state_dict as load_state_dict
+from ._from_torch import from_torch as from_torch, to_torch as to_torch
 from ._layout import (
     CONV as CONV,
     CONV_TRANSPOSE as CONV_TRANSPOSE,
@@ -64,3 +65,4 @@ from ._weights import (
     weights_to_jax as weights_to_jax,
     weights_to_torch as weights_to_torch,
 )
+from .lower import Lowered as Lowered, register as register

@@ -46,5 +46,9 @@ def to_numpy(tree: Any) -> Any:
 
 def batch_of(window: list[Any], convert: Callable[[Any], Any]) -> Any:
     """The JAX batch of a window of PyTorch microbatches: stacked if there are several."""
-    microbatches = [to_numpy(convert(microbatch)) for microbatch in window]
+    return joined([to_numpy(convert(microbatch)) for microbatch in window])
+
+
+def joined(microbatches: list[Any]) -> Any:
+    """Stacked, if there are several."""
     return microbatches[0] if len(microbatches) == 1 else stack(microbatches)

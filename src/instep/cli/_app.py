@@ -47,7 +47,7 @@ def parity(
         typer.Argument(
             metavar="TARGET",
             help=f"A workload ({', '.join(names())}), path/to/file.py:callable or "
-            "package.module:callable; the callable returns an instep.Pair.",
+            "package.module:callable; the callable returns a TorchLoop or a Pair of instep.",
         ),
     ],
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to compare.")] = 20,
@@ -113,6 +113,7 @@ def list_() -> None:
 
 def _compare(target: str, steps: int, precisions: list[str] | None):
     """Run the walk behind a progress bar; the workload is None for a user's own target."""
+    from ..bridge import TorchLoop
     from ..parity import Pair, run
     from ..parity._run import PRECISIONS
     from ..workloads import Workload
@@ -124,10 +125,10 @@ def _compare(target: str, steps: int, precisions: list[str] | None):
     found = resolve(target)
     workload = found if isinstance(found, Workload) else None
     pair = workload.make_pair() if workload else found
-    if not isinstance(pair, Pair):
+    if not isinstance(pair, Pair | TorchLoop):
         raise TargetError(
-            f"{target} returned a {type(pair).__name__}; parity compares an instep.Pair("
-            f"torch=TorchLoop(...), jax=JaxLoop(...), weights=[...])."
+            f"{target} returned a {type(pair).__name__}; parity takes an instep.TorchLoop, or "
+            f"an instep.Pair(torch=TorchLoop(...), jax=JaxLoop(...), weights=[...])."
         )
     with _progress() as bar:
         task = bar.add_task(f"{Path(target).name}", total=steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..bridge._torch_loop import TorchLoop
 from ._pair import Pair
 from ._report import Report
 from ._run import run
@@ -11,7 +12,7 @@ from ._words import told
 
 
 def assert_in_step(
-    pair: Pair, steps: int = 20, precisions: Sequence[str] | None = None
+    pair: Pair | TorchLoop, steps: int = 20, precisions: Sequence[str] | None = None
 ) -> Report:
     """Raise unless ``pair`` is in step; a failure is told in at most 25 lines.
 

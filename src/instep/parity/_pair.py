@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._loop import JaxLoop, OpaqueLoop
+from ..bridge._from_torch import jax_loop_of, lowered_loss
 from ..bridge._match import split_rules
 from ..bridge._rule import Rule
+from ..bridge._rules import tensor
+from ..bridge._scheduler import steps_taken
 from ..bridge._torch_loop import TorchLoop
+from ..bridge.lower._lowered import unwrapped
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,15 @@ class Pair:
         rest. ``bridge.match_weights`` prints what is matched with what.
       batch: makes the JAX microbatch from a PyTorch one (NCHW to NHWC, ...); tensors in what
         it returns become NumPy arrays.
+      replays: the JAX microbatch is ``(batch, drawn)``, with what the PyTorch half drew at
+        random in its forward pass, in order.
     """
 
     torch: TorchLoop
     jax: JaxLoop | OpaqueLoop
     weights: Sequence[Rule | str] | str = "auto"
     batch: Callable[[Any], Any] = lambda microbatch: microbatch
+    replays: bool = False
 
     def __post_init__(self):
         if not isinstance(self.torch, TorchLoop):
@@ -49,3 +56,29 @@ class Pair:
                 f"{self.torch.accumulate}, JAX {self.jax.accumulate}. Both see the same "
                 f"microbatches; make accumulate equal."
             )
+
+
+def lowered_pair(loop: TorchLoop, steps: int) -> Pair:
+    """``loop`` and the JAX loop that ``from_torch`` makes of it, with the same random draws.
+
+    Args:
+      loop: a model in a wrapper is compared without it.
+      steps: how far the schedule must reach.
+
+    Raises:
+      LoweringError, ValueError: as ``from_torch``.
+    """
+    loop = replace(loop, model=unwrapped(loop.model))
+    loss_fn = lowered_loss(loop)
+    half = jax_loop_of(loop, loss_fn, _scheduler_steps(loop, steps))
+    draws = bool(loss_fn.lowered.draws)
+    if draws:
+        half = replace(half, loss_fn=loss_fn.replaying, rng=None)
+    names = [*loss_fn.lowered.params, *loss_fn.lowered.buffers]
+    return Pair(loop, half, [tensor(name) for name in names], loss_fn.leaves, draws)
+
+
+def _scheduler_steps(loop: TorchLoop, steps: int) -> int | None:
+    if loop.scheduler is None:
+        return None
+    return steps_taken(loop.scheduler) + steps // loop.scheduler_every + 1

@@ -11,7 +11,7 @@ from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, steps_of
-from ._pair import Pair
+from ._pair import Pair, lowered_pair
 from ._records import Curve, Matched, Plan
 from ._report import Report
 from ._settings import precision, random_state, random_state_kept, set_random_state
@@ -23,12 +23,15 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def run(
-    pair: Pair,
+    pair: Pair | TorchLoop,
     steps: int = 20,
     precisions: Sequence[str] | None = None,
     on_step: Callable[[int], None] = lambda n: None,
 ) -> Report:
     """Walk both halves of ``pair`` from the same weights and batches, and judge every leaf.
+
+    Of a ``TorchLoop`` the other half is what ``instep.from_torch`` makes of it; where it draws
+    at random, both halves get the same draws.
 
     Three questions, one verdict. In float64, running freely: are they the same? In float64,
     each step from where PyTorch stands: is each step by itself the same? In lower precision,
@@ -38,26 +41,29 @@ def run(
     losses of both loops running freely in float32 are recorded, not judged.
 
     Args:
-      pair: its model, optimizer, scheduler and arrays are left as they are, and so are
-        PyTorch's random state and the generator of a ``DataLoader``.
+      pair: or a loop; its model, optimizer, scheduler and arrays are left as they are, and so
+        are PyTorch's random state and the generator of a ``DataLoader``.
       steps: optimizer steps, at least 1.
       precisions: in which to judge rounding: of ``"float32"``, ``"bfloat16"``,
         ``"float16"``; None: that of the PyTorch model, float32 if that is float64 or mixed.
       on_step: called with the number of each step when it is done.
 
     Raises:
-      TypeError: ``pair`` is not a ``Pair``.
+      TypeError: ``pair`` is neither a ``Pair`` nor a ``TorchLoop``.
+      LoweringError: the loop cannot be made a JAX step.
       ValueError: ``steps`` is below 1, or a precision is another one.
       ParityError: a half raised, or weights, batches and halves do not fit together.
     """
-    if not isinstance(pair, Pair):
+    if not isinstance(pair, Pair | TorchLoop):
         raise TypeError(
-            f"parity.run takes an instep.Pair(torch=TorchLoop(...), jax=JaxLoop(...), "
-            f"weights=[...]); got {type(pair).__name__}."
+            f"parity.run takes an instep.TorchLoop, or an instep.Pair(torch=TorchLoop(...), "
+            f"jax=JaxLoop(...), weights=[...]); got {type(pair).__name__}."
         )
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps=}.")
-    with random_state_kept(pair.torch):
+    with random_state_kept(pair if isinstance(pair, TorchLoop) else pair.torch):
+        if isinstance(pair, TorchLoop):
+            pair = lowered_pair(pair, steps)
         walkers, ends = _walk(pair, steps, _low(pair.torch, precisions), on_step)
     report = make_report(
         [w.ledger for w in walkers if w.plan.judged and _counts(w, ends.get(w.plan))],

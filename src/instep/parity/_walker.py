@@ -11,12 +11,13 @@ import torch
 
 from .._loop import OpaqueLoop
 from ..bridge._copy import copy_loop
-from ..bridge._tensors import batch_of, to_dtype
+from ..bridge._tensors import batch_of, joined, to_dtype, to_numpy
 from ..bridge._torch_loop import TorchLoop
 from ..bridge._transfer import link, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
+from ._drawn import recording
 from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
 from ._judge import Ledger
@@ -58,7 +59,7 @@ class Walker:
         """
         window = to_dtype(window, self.dtype)
         with blame("Pair.batch", n):
-            batch = batch_of(window, self.pair.batch)
+            microbatches = [to_numpy(self.pair.batch(x)) for x in window]
         before, rng = None, random_state()
         if self.plan.synced:
             self.jax.sync(self.standing)
@@ -66,9 +67,11 @@ class Walker:
         if self.plan.rounding and self.plan.judged and doubt:
             before = copy_loop(self.reference)
         with blame("the PyTorch half", n):
-            right, draws = self._torch_step(n, window)
+            right, draws, drawn = self._torch_step(n, window)
+        if self.pair.replays:
+            microbatches = list(zip(microbatches, drawn, strict=True))
         with blame("the JAX half", n):
-            seen = self.jax.advance(batch)
+            seen = self.jax.advance(joined(microbatches))
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
@@ -104,8 +107,12 @@ class Walker:
             return False
         return not measured[-1].judged
 
-    def _torch_step(self, n: int, window: list[Any]) -> tuple[Observation, list[Observation]]:
+    def _torch_step(
+        self, n: int, window: list[Any]
+    ) -> tuple[Observation, list[Observation], list[Any]]:
         """The step in float64, and PyTorch's own steps that rounding sets apart from it.
+
+        With what each forward pass of the reference drew at random.
 
         All draw the same random numbers, as dropout would, and each has inputs of its own.
         """
@@ -123,7 +130,8 @@ class Walker:
         ]
         set_random_state(rng)
         own = to_dtype(window, self.dtype)
-        self.standing = seen = _torch_side.step(self.reference, own, n)
+        loop, drawn = recording(self.reference)
+        self.standing = seen = _torch_side.step(loop, own, n)
         rng_after = random_state()
         draws = []
         for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
@@ -132,8 +140,8 @@ class Walker:
         set_random_state(rng_after)
         # What overflows only in few bits has no counterpart in float64.
         if right is None or seen.get(FOUND_INF) != right.get(FOUND_INF):
-            return seen, draws
-        return right, [seen, *draws]
+            return seen, draws, drawn
+        return right, [seen, *draws], drawn
 
 
 def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,15 +131,13 @@ def dtype_to_numpy(dtype: torch.dtype) -> np.dtype:
 def where_of(node: fx.Node) -> str:
     """Module path and source line, as far as they are known."""
     stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values() if path]
-    lines = [s for s in (node.meta.get("stack_trace") or "").splitlines() if "File " in s]
-    found = []
-    if paths:
-        found.append(paths[-1])
-    if lines:
-        file, line, *_ = lines[-1].strip().removeprefix("File ").split(", ")
-        found.append(f"{Path(file.strip(chr(34))).name}:{line.removeprefix('line ')}")
-    return ", ".join(found) or "at its top"
+    paths = [path.removeprefix("module").lstrip(".") for path, _ in stack.values()]
+    trace = re.findall(r'File "([^<"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    found = [paths[-1]] if paths and paths[-1] else []
+    if trace:
+        file, line = trace[-1]
+        found.append(f"{Path(file).name}:{line}")
+    return ", ".join(found) or "at the top of the forward pass"
 
 
 def _rule(node: fx.Node, calls: Calls) -> Rule | None:

@@ -1,4 +1,4 @@
-"""``torch.export``, asked so that nothing is lost: one functional graph and what it is made of."""
+"""``torch.export``, asked so that nothing is lost: one functional graph."""
 
 from __future__ import annotations
 

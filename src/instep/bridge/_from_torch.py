@@ -1,0 +1,155 @@
+"""A PyTorch loop as one pure JAX training step, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from .._loop import JaxLoop, initial_state, train_step
+from .._state import Metrics, TrainState
+from .._step import TrainStep
+from ._arrays import array_to_tensor
+from ._optimizer import optimizer_from_torch, optimizer_to_torch
+from ._scaler import scaler_from_torch, scaler_to_torch
+from ._torch_loop import TorchLoop, windows
+from .lower._loss import LoweredLoss
+from .lower._lowered import unwrapped
+
+
+def from_torch(loop: TorchLoop, total_steps: int | None = None) -> tuple[TrainStep, TrainState]:
+    """The training step of a PyTorch loop as one pure, jitted JAX function.
+
+    Weights, buffers, optimizer, scheduler and scaler are taken as they are now; the loop is
+    left untouched. ::
+
+        train_step, state = instep.from_torch(loop)
+        for batch in batches:                      # arrays; with accumulate, stacked
+            state, metrics = train_step(state, batch)
+        instep.to_torch(state, loop)
+
+    Args:
+      loop: the loss is traced with its first microbatch; what of that is no tensor becomes
+        part of the step. A batch of another shape is traced when it comes.
+      total_steps: of the scheduler, where it must be tabulated; see ``scheduler_from_torch``.
+
+    Returns:
+      ``(train_step, state)``: ``state, metrics = train_step(state, batch)``; ``batch`` is what
+      ``loop.batches`` yields with arrays for tensors, and with ``accumulate`` above 1
+      ``instep.stack(microbatches)``. ``state.params`` and ``state.buffers`` are dicts by the
+      names in ``state_dict``. A step that draws takes its key from ``torch.initial_seed()``.
+
+    Raises:
+      LoweringError: the forward pass or the loss cannot be made a JAX function.
+      ValueError: the optimizer, its state or the scheduler has no counterpart.
+    """
+    loss_fn = lowered_loss(loop)
+    jax_loop = jax_loop_of(loop, loss_fn, total_steps)
+    jitted = train_step(jax_loop)
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        return jitted(state, [_as_array(x) for x in loss_fn.leaves(batch)])
+
+    return step, initial_state(jax_loop)
+
+
+def to_torch(state: TrainState, loop: TorchLoop) -> None:
+    """Write a state back into the loop it came from: training goes on in PyTorch.
+
+    Args:
+      state: of ``from_torch``, after any number of steps.
+      loop: its parameters, buffers, optimizer, scheduler and scaler are written in place.
+
+    Raises:
+      ValueError: names or shapes are not those of the loop.
+    """
+    model = unwrapped(loop.model)
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    arrays: dict[str, Any] = {**state.params, **(state.buffers or {})}
+    if tensors.keys() != arrays.keys():
+        here, there = sorted(arrays.keys() - tensors), sorted(tensors.keys() - arrays)
+        raise ValueError(
+            f"the state is of another model: {here} are only in the state, {there} only in the "
+            f"model."
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(array_to_tensor(jax.device_get(arrays[name])))
+    optimizer_to_torch(
+        state.opt_state,
+        loop.optimizer,
+        model,
+        scheduler=loop.scheduler,
+        scheduler_every=loop.scheduler_every,
+    )
+    if loop.scaler is not None and state.scaler is not None:
+        scaler_to_torch(state.scaler, loop.scaler)
+
+
+def lowered_loss(loop: TorchLoop) -> LoweredLoss:
+    """The forward pass and loss of ``loop``, lowered for its first microbatch."""
+    return LoweredLoss(loop.model, loop.loss_fn, next(windows(loop))[0])
+
+
+def jax_loop_of(
+    loop: TorchLoop, loss_fn: LoweredLoss, total_steps: int | None = None
+) -> JaxLoop:
+    """The loop that ``from_torch`` makes a step of; its batches are lists of arrays.
+
+    Raises:
+      ValueError: the loss depends on no parameter; or a gradient norm is clipped that PyTorch
+        lets grow without end.
+    """
+    lowered = loss_fn.lowered
+    if not lowered.reached:
+        raise ValueError("the loss has a gradient for no parameter of the model.")
+    trained = {
+        name for name, trains in lowered.trainable.items() if trains and name in lowered.reached
+    }
+    _check_cleared(loop, trained)
+
+    def opt_state() -> Any:
+        return _optimizer(loop, total_steps)[1]
+
+    return JaxLoop(
+        loss_fn,
+        _optimizer(loop, total_steps)[0],
+        lowered.params,
+        lowered.buffers,
+        accumulate=loop.accumulate,
+        clip_grad_norm=loop.clip_grad_norm,
+        clip_grad_value=loop.clip_grad_value,
+        trainable={name: name in trained for name in lowered.params},
+        rng=jax.random.key(torch.initial_seed() % 2**31) if lowered.draws else None,
+        scaler=None if loop.scaler is None else scaler_from_torch(loop.scaler),
+        opt_state=opt_state,
+    )
+
+
+def _optimizer(loop: TorchLoop, total_steps: int | None) -> tuple[Any, Any]:
+    return optimizer_from_torch(
+        loop.optimizer,
+        unwrapped(loop.model),
+        scheduler=loop.scheduler,
+        scheduler_every=loop.scheduler_every,
+        total_steps=total_steps,
+    )
+
+
+def _as_array(x: Any) -> Any:
+    return x if isinstance(x, jax.Array) else np.asarray(x)
+
+
+def _check_cleared(loop: TorchLoop, trained: set[str]) -> None:
+    """``optimizer.zero_grad()`` clears the gradients of its own parameters alone."""
+    own = {id(p) for group in loop.optimizer.param_groups for p in group["params"]}
+    named = unwrapped(loop.model).named_parameters()
+    stale = [name for name, p in named if name in trained and id(p) not in own]
+    if stale and loop.clip_grad_norm is not None:
+        raise ValueError(
+            f"{stale} have gradients that no optimizer clears, and clip_grad_norm counts them: "
+            f"in PyTorch they grow from step to step. Call requires_grad_(False) on them, or "
+            f"give them to the optimizer."
+        )
