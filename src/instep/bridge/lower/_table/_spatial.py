@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .... import ops
@@ -31,4 +32,24 @@ CONVOLUTIONS: dict[str, Callable[..., Any]] = {
     "_convolution": _convolution,  # more flags, all of cuDNN
 }
 
-ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS}
+POOLS: dict[str, Callable[..., Any]] = {
+    "avg_pool1d": ops.avg_pool1d,
+    "avg_pool2d": ops.avg_pool2d,
+    "avg_pool3d": ops.avg_pool3d,
+    "max_pool1d": ops.max_pool1d,
+    "max_pool2d": ops.max_pool2d,
+    "max_pool3d": ops.max_pool3d,
+    "max_pool1d_with_indices": partial(ops.max_pool1d, return_indices=True),
+    "max_pool2d_with_indices": partial(ops.max_pool2d, return_indices=True),
+    "max_pool3d_with_indices": partial(ops.max_pool3d, return_indices=True),
+    "adaptive_avg_pool1d": ops.adaptive_avg_pool1d,
+    "adaptive_avg_pool2d": ops.adaptive_avg_pool2d,
+    "adaptive_avg_pool3d": ops.adaptive_avg_pool3d,
+    "_adaptive_avg_pool2d": ops.adaptive_avg_pool2d,
+    "_adaptive_avg_pool3d": ops.adaptive_avg_pool3d,
+    "adaptive_max_pool1d": partial(ops.adaptive_max_pool1d, return_indices=True),
+    "adaptive_max_pool2d": partial(ops.adaptive_max_pool2d, return_indices=True),
+    "adaptive_max_pool3d": partial(ops.adaptive_max_pool3d, return_indices=True),
+}
+
+ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS, **POOLS}
