@@ -23,6 +23,12 @@ from ._max_pool import (
     max_pool3d as max_pool3d,
 )
 from ._norm import batch_norm as batch_norm
+from ._pad import pad as pad
+from ._pixel_shuffle import (
+    channel_shuffle as channel_shuffle,
+    pixel_shuffle as pixel_shuffle,
+    pixel_unshuffle as pixel_unshuffle,
+)
 from ._pointwise import (
     abs as abs,
     clamp_min as clamp_min,
@@ -41,3 +47,4 @@ from ._softmax import (
     log_softmax_at as log_softmax_at,
     softmax as softmax,
 )
+from ._unfold import fold as fold, unfold as unfold

@@ -52,4 +52,26 @@ POOLS: dict[str, Callable[..., Any]] = {
     "adaptive_max_pool3d": partial(ops.adaptive_max_pool3d, return_indices=True),
 }
 
-ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS, **POOLS}
+
+def _padding(mode: str) -> Callable[..., Any]:
+    return lambda input, pad: ops.pad(input, pad, mode)
+
+
+PADS: dict[str, Callable[..., Any]] = {
+    "pad": ops.pad,
+    "constant_pad_nd": lambda input, pad, value: ops.pad(input, pad, value=value),
+    "_pad_circular": _padding("circular"),
+    **dict.fromkeys((f"reflection_pad{n}d" for n in (1, 2, 3)), _padding("reflect")),
+    **dict.fromkeys((f"replication_pad{n}d" for n in (1, 2, 3)), _padding("replicate")),
+}
+
+PATCHES: dict[str, Callable[..., Any]] = {
+    "im2col": ops.unfold,
+    "col2im": ops.fold,
+    "pixel_shuffle": ops.pixel_shuffle,
+    "pixel_unshuffle": ops.pixel_unshuffle,
+    "channel_shuffle": ops.channel_shuffle,
+    "native_channel_shuffle": ops.channel_shuffle,
+}
+
+ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS, **POOLS, **PADS, **PATCHES}
