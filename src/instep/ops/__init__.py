@@ -1,9 +1,65 @@
 """PyTorch's operator semantics over jax.numpy: values, statistics and gradients."""
 
+from ._arithmetic import (
+    add as add,
+    addcdiv as addcdiv,
+    addcmul as addcmul,
+    atan2 as atan2,
+    copysign as copysign,
+    div as div,
+    float_power as float_power,
+    floor_divide as floor_divide,
+    fmod as fmod,
+    hypot as hypot,
+    lerp as lerp,
+    mul as mul,
+    pow as pow,
+    remainder as remainder,
+    rsub as rsub,
+    sub as sub,
+)
 from ._avg_pool import (
     avg_pool1d as avg_pool1d,
     avg_pool2d as avg_pool2d,
     avg_pool3d as avg_pool3d,
+)
+from ._clamp import (
+    clamp as clamp,
+    clamp_max as clamp_max,
+    clamp_min as clamp_min,
+    fmax as fmax,
+    fmin as fmin,
+    maximum as maximum,
+    minimum as minimum,
+)
+from ._comparison import (
+    bitwise_and as bitwise_and,
+    bitwise_left_shift as bitwise_left_shift,
+    bitwise_not as bitwise_not,
+    bitwise_or as bitwise_or,
+    bitwise_right_shift as bitwise_right_shift,
+    bitwise_xor as bitwise_xor,
+    eq as eq,
+    ge as ge,
+    gt as gt,
+    heaviside as heaviside,
+    isclose as isclose,
+    isfinite as isfinite,
+    isinf as isinf,
+    isnan as isnan,
+    isneginf as isneginf,
+    isposinf as isposinf,
+    isreal as isreal,
+    le as le,
+    logical_and as logical_and,
+    logical_not as logical_not,
+    logical_or as logical_or,
+    logical_xor as logical_xor,
+    lt as lt,
+    masked_fill as masked_fill,
+    ne as ne,
+    signbit as signbit,
+    where as where,
 )
 from ._conv import (
     conv1d as conv1d,
@@ -16,23 +72,25 @@ from ._conv_transpose import (
     conv_transpose2d as conv_transpose2d,
     conv_transpose3d as conv_transpose3d,
 )
-from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
+from ._distance import (
+    pairwise_distance as pairwise_distance,
+    vector_norm as vector_norm,
+)
 from ._max_pool import (
     max_pool1d as max_pool1d,
     max_pool2d as max_pool2d,
     max_pool3d as max_pool3d,
 )
-from ._norm import batch_norm as batch_norm
-from ._pad import pad as pad
+from ._norm import (
+    batch_norm as batch_norm,
+)
+from ._pad import (
+    pad as pad,
+)
 from ._pixel_shuffle import (
     channel_shuffle as channel_shuffle,
     pixel_shuffle as pixel_shuffle,
     pixel_unshuffle as pixel_unshuffle,
-)
-from ._pointwise import (
-    abs as abs,
-    clamp_min as clamp_min,
-    straight_through as straight_through,
 )
 from ._pool_adaptive import (
     adaptive_avg_pool1d as adaptive_avg_pool1d,
@@ -47,4 +105,71 @@ from ._softmax import (
     log_softmax_at as log_softmax_at,
     softmax as softmax,
 )
-from ._unfold import fold as fold, unfold as unfold
+from ._special import (
+    digamma as digamma,
+    entr as entr,
+    erf as erf,
+    erfc as erfc,
+    erfinv as erfinv,
+    i0 as i0,
+    i0e as i0e,
+    i1 as i1,
+    i1e as i1e,
+    igamma as igamma,
+    igammac as igammac,
+    lgamma as lgamma,
+    log_ndtr as log_ndtr,
+    logaddexp as logaddexp,
+    logaddexp2 as logaddexp2,
+    mvlgamma as mvlgamma,
+    ndtri as ndtri,
+    sinc as sinc,
+    xlog1py as xlog1py,
+    xlogy as xlogy,
+    zeta as zeta,
+)
+from ._straight_through import (
+    straight_through as straight_through,
+)
+from ._unary import (
+    abs as abs,
+    acos as acos,
+    acosh as acosh,
+    asin as asin,
+    asinh as asinh,
+    atan as atan,
+    atanh as atanh,
+    ceil as ceil,
+    cos as cos,
+    cosh as cosh,
+    deg2rad as deg2rad,
+    exp as exp,
+    exp2 as exp2,
+    expm1 as expm1,
+    floor as floor,
+    frac as frac,
+    log as log,
+    log10 as log10,
+    log1p as log1p,
+    log2 as log2,
+    logit as logit,
+    nan_to_num as nan_to_num,
+    neg as neg,
+    positive as positive,
+    rad2deg as rad2deg,
+    reciprocal as reciprocal,
+    round as round,
+    rsqrt as rsqrt,
+    sgn as sgn,
+    sign as sign,
+    sin as sin,
+    sinh as sinh,
+    sqrt as sqrt,
+    square as square,
+    tan as tan,
+    trunc as trunc,
+)
+from ._unfold import (
+    fold as fold,
+    unfold as unfold,
+)

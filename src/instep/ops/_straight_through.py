@@ -1,49 +1,11 @@
-"""Functions of single elements, with PyTorch's derivatives at kinks."""
+"""A straight-through estimator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-
-
-@jax.custom_jvp
-def abs(input: jax.Array) -> jax.Array:
-    """``torch.abs``: at zero, and at NaN, the slope is 0.
-
-    ``jnp.abs`` has a slope of 1 at zero.
-
-    Args:
-      input: any shape, floating.
-    """
-    return jnp.abs(input)
-
-
-@abs.defjvp
-def _(primals, tangents):
-    ([x], [dx]) = primals, tangents
-    return abs(x), jnp.where(x > 0, dx, jnp.where(x < 0, -dx, 0))
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def clamp_min(input: jax.Array, min: float) -> jax.Array:
-    """``torch.clamp_min``: the larger of ``input`` and ``min``; at a tie the slope is 1.
-
-    ``jnp.maximum`` has a slope of 1/2 there.
-
-    Args:
-      input: any shape, floating.
-      min: a number.
-    """
-    return jnp.maximum(input, min)
-
-
-@clamp_min.defjvp
-def _(min, primals, tangents):
-    ([x], [dx]) = primals, tangents
-    return clamp_min(x, min), jnp.where(x >= min, dx, 0)
 
 
 def straight_through(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
