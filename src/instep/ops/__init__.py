@@ -23,6 +23,14 @@ from ._avg_pool import (
     avg_pool2d as avg_pool2d,
     avg_pool3d as avg_pool3d,
 )
+from ._cast import (
+    angle as angle,
+    cast as cast,
+    polar as polar,
+    view_as_complex as view_as_complex,
+    view_as_real as view_as_real,
+    view_dtype as view_dtype,
+)
 from ._clamp import (
     clamp as clamp,
     clamp_max as clamp_max,
@@ -72,9 +80,34 @@ from ._conv_transpose import (
     conv_transpose2d as conv_transpose2d,
     conv_transpose3d as conv_transpose3d,
 )
+from ._creation import (
+    arange as arange,
+    eye as eye,
+    full as full,
+    linspace as linspace,
+    logspace as logspace,
+    one_hot as one_hot,
+    ones as ones,
+    tril_indices as tril_indices,
+    triu_indices as triu_indices,
+    zeros as zeros,
+)
 from ._distance import (
     pairwise_distance as pairwise_distance,
     vector_norm as vector_norm,
+)
+from ._join import (
+    block_diag as block_diag,
+    cartesian_prod as cartesian_prod,
+    cat as cat,
+    chunk as chunk,
+    combinations as combinations,
+    meshgrid as meshgrid,
+    repeat_interleave as repeat_interleave,
+    split as split,
+    stack as stack,
+    tensor_split as tensor_split,
+    unbind as unbind,
 )
 from ._max_pool import (
     max_pool1d as max_pool1d,
@@ -172,4 +205,23 @@ from ._unary import (
 from ._unfold import (
     fold as fold,
     unfold as unfold,
+)
+from ._view import (
+    as_strided as as_strided,
+    as_strided_scatter as as_strided_scatter,
+    diag_embed as diag_embed,
+    diagonal as diagonal,
+    expand as expand,
+    flatten as flatten,
+    movedim as movedim,
+    narrow as narrow,
+    repeat as repeat,
+    select as select,
+    slice as slice,
+    squeeze as squeeze,
+    tensor_unfold as tensor_unfold,
+    transpose as transpose,
+    tril as tril,
+    triu as triu,
+    unflatten as unflatten,
 )
