@@ -1,6 +1,48 @@
 """PyTorch's operator semantics over jax.numpy: values, statistics and gradients."""
 
+from ._activation import (
+    celu as celu,
+    elu as elu,
+    gelu as gelu,
+    glu as glu,
+    hardshrink as hardshrink,
+    hardsigmoid as hardsigmoid,
+    hardswish as hardswish,
+    hardtanh as hardtanh,
+    leaky_relu as leaky_relu,
+    log_sigmoid as log_sigmoid,
+    logit as logit,
+    mish as mish,
+    prelu as prelu,
+    relu as relu,
+    relu6 as relu6,
+    rrelu as rrelu,
+    selu as selu,
+    sigmoid as sigmoid,
+    silu as silu,
+    softplus as softplus,
+    softshrink as softshrink,
+    tanh as tanh,
+    threshold as threshold,
+)
+from ._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
+from ._dropout import (
+    alpha_dropout as alpha_dropout,
+    dropout as dropout,
+    feature_shape as feature_shape,
+)
+from ._embedding import embedding as embedding, embedding_renorm as embedding_renorm
+from ._layer_norm import (
+    fused_rms_norm as fused_rms_norm,
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+    layer_norm as layer_norm,
+    native_group_norm as native_group_norm,
+    native_layer_norm as native_layer_norm,
+    rms_norm as rms_norm,
+)
+from ._linear import bilinear as bilinear, linear as linear
 from ._norm import batch_norm as batch_norm
 from ._pointwise import (
     abs as abs,
@@ -10,5 +52,6 @@ from ._pointwise import (
 from ._softmax import (
     log_softmax as log_softmax,
     log_softmax_at as log_softmax_at,
+    safe_softmax as safe_softmax,
     softmax as softmax,
 )
