@@ -1,5 +1,30 @@
 """PyTorch's operator semantics over jax.numpy: values, statistics and gradients."""
 
+from ._activation import (
+    celu as celu,
+    elu as elu,
+    gelu as gelu,
+    glu as glu,
+    hardshrink as hardshrink,
+    hardsigmoid as hardsigmoid,
+    hardswish as hardswish,
+    hardtanh as hardtanh,
+    leaky_relu as leaky_relu,
+    log_sigmoid as log_sigmoid,
+    logit as logit,
+    mish as mish,
+    prelu as prelu,
+    relu as relu,
+    relu6 as relu6,
+    rrelu as rrelu,
+    selu as selu,
+    sigmoid as sigmoid,
+    silu as silu,
+    softplus as softplus,
+    softshrink as softshrink,
+    tanh as tanh,
+    threshold as threshold,
+)
 from ._arithmetic import (
     add as add,
     addcdiv as addcdiv,
@@ -17,6 +42,9 @@ from ._arithmetic import (
     remainder as remainder,
     rsub as rsub,
     sub as sub,
+)
+from ._attention import (
+    scaled_dot_product_attention as scaled_dot_product_attention,
 )
 from ._avg_pool import (
     avg_pool1d as avg_pool1d,
@@ -96,6 +124,15 @@ from ._distance import (
     pairwise_distance as pairwise_distance,
     vector_norm as vector_norm,
 )
+from ._dropout import (
+    alpha_dropout as alpha_dropout,
+    dropout as dropout,
+    feature_shape as feature_shape,
+)
+from ._embedding import (
+    embedding as embedding,
+    embedding_renorm as embedding_renorm,
+)
 from ._join import (
     block_diag as block_diag,
     cartesian_prod as cartesian_prod,
@@ -108,6 +145,19 @@ from ._join import (
     stack as stack,
     tensor_split as tensor_split,
     unbind as unbind,
+)
+from ._layer_norm import (
+    fused_rms_norm as fused_rms_norm,
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+    layer_norm as layer_norm,
+    native_group_norm as native_group_norm,
+    native_layer_norm as native_layer_norm,
+    rms_norm as rms_norm,
+)
+from ._linear import (
+    bilinear as bilinear,
+    linear as linear,
 )
 from ._max_pool import (
     max_pool1d as max_pool1d,
@@ -136,6 +186,7 @@ from ._pool_adaptive import (
 from ._softmax import (
     log_softmax as log_softmax,
     log_softmax_at as log_softmax_at,
+    safe_softmax as safe_softmax,
     softmax as softmax,
 )
 from ._special import (
@@ -182,9 +233,9 @@ from ._unary import (
     floor as floor,
     frac as frac,
     log as log,
+    log10 as log10,
     log1p as log1p,
     log2 as log2,
-    log10 as log10,
     logit as logit,
     nan_to_num as nan_to_num,
     neg as neg,

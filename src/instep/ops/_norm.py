@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._dtypes import wide
+from ._standardize import standardize
 
 
 def batch_norm(
@@ -53,6 +54,41 @@ def batch_norm(
       Ioffe and Szegedy, `Batch Normalization <https://arxiv.org/abs/1502.03167>`_, 2015.
     """
     axis = axis % input.ndim
+    n = math.prod(input.shape[:axis] + input.shape[axis + 1 :])
+    if training and n < 2:
+        raise ValueError(
+            f"training needs more than one value per channel; input of shape "
+            f"{input.shape} has {n}. Use a larger batch, or training=False."
+        )
+    output, _, _, mean, var = native_batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, axis=axis
+    )
+    return output, mean, var
+
+
+def native_batch_norm(
+    input: jax.Array,
+    running_mean: jax.Array | None,
+    running_var: jax.Array | None,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *,
+    axis: int = 1,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    """``batch_norm`` with what PyTorch keeps for the backward pass.
+
+    Returns:
+      ``(output, mean, rstd, running_mean, running_var)``; the mean of the batch and
+      :math:`1 / \\sqrt{\\sigma^2 + \\epsilon}`, without a derivative, are empty in
+      evaluation.
+    """
+    kept = input.dtype if weight is None else weight.dtype
+    saved_mean = saved_rstd = jnp.zeros(0, kept)
+    if input.ndim < 2:  # an empty batch, as it is
+        return input, saved_mean, saved_rstd, running_mean, running_var
     reduced = tuple(i for i in range(input.ndim) if i != axis)
     x = input.astype(wide(input.dtype))
 
@@ -61,26 +97,23 @@ def batch_norm(
 
     if training:
         n = math.prod(input.shape[i] for i in reduced)
-        if n < 2:
-            raise ValueError(
-                f"training needs more than one value per channel; input of shape "
-                f"{input.shape} has {n}. Use a larger batch, or training=False."
-            )
-        mean = jnp.mean(x, reduced)
-        var = jnp.mean((x - along_axis(mean)) ** 2, reduced)
+        output, *statistics = standardize(x, reduced, eps)
+        mean, var = (jax.lax.stop_gradient(s).reshape(-1) for s in statistics)
+        unbiased = var * (n / (n - 1) if n > 1 else math.nan)
         running_mean = _moved_towards(mean, running_mean, momentum)
-        running_var = _moved_towards(var * (n / (n - 1)), running_var, momentum)
+        running_var = _moved_towards(unbiased, running_var, momentum)
+        saved_mean = mean.astype(kept)
+        saved_rstd = (1 / jnp.sqrt(var + eps)).astype(kept)
     elif running_mean is None or running_var is None:
         raise ValueError("evaluation needs running_mean and running_var; one is None.")
     else:
-        mean, var = running_mean, running_var
+        output = (x - along_axis(running_mean)) / jnp.sqrt(along_axis(running_var) + eps)
 
-    output = (x - along_axis(mean)) / jnp.sqrt(along_axis(var) + eps)
     if weight is not None:
         output = output * along_axis(weight)
     if bias is not None:
         output = output + along_axis(bias)
-    return output.astype(input.dtype), running_mean, running_var
+    return output.astype(input.dtype), saved_mean, saved_rstd, running_mean, running_var
 
 
 def _moved_towards(new: jax.Array, running: jax.Array | None, momentum: float):

@@ -6,14 +6,16 @@ They read the probabilities off the result: no second derivative of a confident 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._dtypes import wide
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def softmax(input: jax.Array, dim: int) -> jax.Array:
+
+def softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
     """``torch.softmax``.
 
     .. math:: p_i = e^{x_i} / \\sum_j e^{x_j}, \\qquad
@@ -22,20 +24,28 @@ def softmax(input: jax.Array, dim: int) -> jax.Array:
     Args:
       input: :math:`x`, floating.
       dim: axis of the sum.
+      dtype: of the result, if not that of ``input``.
+
+    Returns:
+      The shape of ``input``, computed in at least float32.
     """
-    exp = jnp.exp(_below_largest(input, dim))
-    return exp / jnp.sum(exp, dim, keepdims=True)
+    return _in_wide(_softmax, input, dim, dtype)
 
 
-@softmax.defjvp
-def _(dim, primals, tangents):
-    ([x], [dx]) = primals, tangents
-    p = softmax(x, dim)
-    return p, p * (dx - jnp.sum(p * dx, dim, keepdims=True))
+def safe_softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
+    """``softmax``, but 0, and not NaN, in a row of minus infinity alone.
+
+    Such are the attention weights of a query that may see no key.
+
+    Args:
+      input: floating.
+      dim: axis of the sum.
+      dtype: of the result, if not that of ``input``.
+    """
+    return _in_wide(_safe_softmax, input, dim, dtype)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def log_softmax(input: jax.Array, dim: int) -> jax.Array:
+def log_softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
     """``torch.log_softmax``.
 
     .. math:: y_i = x_i - \\log \\sum_j e^{x_j}, \\qquad dy_i = dx_i - \\sum_j p_j dx_j
@@ -43,15 +53,56 @@ def log_softmax(input: jax.Array, dim: int) -> jax.Array:
     Args:
       input: :math:`x`, floating.
       dim: axis of the sum.
+      dtype: of the result, if not that of ``input``.
+
+    Returns:
+      The shape of ``input``, computed in at least float32.
     """
-    below = _below_largest(input, dim)
+    return _in_wide(_log_softmax, input, dim, dtype)
+
+
+def _in_wide(function, input, dim, dtype):
+    dtype = input.dtype if dtype is None else dtype
+    x = input.astype(dtype)
+    x = x.astype(wide(x.dtype))
+    if x.ndim == 0:
+        return function(x[None], 0)[0].astype(dtype)
+    return function(x, dim).astype(dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _softmax(x, dim):
+    exp = jnp.exp(_below_largest(x, dim))
+    return exp / jnp.sum(exp, dim, keepdims=True)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _safe_softmax(x, dim):
+    return jnp.where(jnp.all(x == -jnp.inf, dim, keepdims=True), 0, _softmax(x, dim))
+
+
+def _defjvp_of_softmax(function):
+    @function.defjvp
+    def _(dim, primals, tangents):
+        ([x], [dx]) = primals, tangents
+        p = function(x, dim)
+        return p, p * (dx - jnp.sum(p * dx, dim, keepdims=True))
+
+
+_defjvp_of_softmax(_softmax)
+_defjvp_of_softmax(_safe_softmax)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_softmax(x, dim):
+    below = _below_largest(x, dim)
     return below - jnp.log(jnp.sum(jnp.exp(below), dim, keepdims=True))
 
 
-@log_softmax.defjvp
+@_log_softmax.defjvp
 def _(dim, primals, tangents):
     ([x], [dx]) = primals, tangents
-    y = log_softmax(x, dim)
+    y = _log_softmax(x, dim)
     return y, dx - jnp.sum(jnp.exp(y) * dx, dim, keepdims=True)
 
 
@@ -84,4 +135,4 @@ def _at(x, index, dim):
 
 
 def _below_largest(x, dim):
-    return x - lax.stop_gradient(jnp.max(x, dim, keepdims=True))
+    return x - lax.stop_gradient(jnp.max(x, dim, keepdims=True, initial=-jnp.inf))

@@ -21,26 +21,25 @@ class Draws:
         self._key = key
 
     def of_call(self, number: int, op: str) -> Draw:
-        """What the random operator of this number draws from.
-
-        Raises:
-          ValueError: there is no key.
-        """
-        if self._key is None:
-            raise ValueError(
-                f"the model draws random numbers ({op}), and there is no key. Give rng: "
-                f"init_state(..., rng=jax.random.key(0)), or lowered(..., rng=key)."
-            )
-        return Draw(jax.random.fold_in(self._key, number))
+        """What the random operator of this number draws from."""
+        return Draw(None if self._key is None else jax.random.fold_in(self._key, number), op)
 
 
 class Draw:
-    """The draws of one call of an operator; each has a key of its own."""
+    """The draws of one call of an operator; each has a key of its own.
 
-    def __init__(self, key: jax.Array):
-        self._key, self._taken = key, 0
+    Without a key there is nothing to draw, as in dropout that is not training.
+    """
+
+    def __init__(self, key: jax.Array | None, op: str = ""):
+        self._key, self._op, self._taken = key, op, 0
 
     def _next(self) -> jax.Array:
+        if self._key is None:
+            raise ValueError(
+                f"the model draws random numbers ({self._op}), and there is no key. Give rng: "
+                f"init_state(..., rng=jax.random.key(0)), or lowered(..., rng=key)."
+            )
         self._taken += 1
         return jax.random.fold_in(self._key, self._taken - 1)
 

@@ -5,6 +5,205 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 
-ATEN: dict[str, Callable[..., Any]] = {}
-RANDOM: dict[str, Callable[..., Any]] = {}  # these take a Draw first
+from .... import ops
+from ....ops._norm import native_batch_norm
+
+
+def batch_norm(input, weight, bias, mean, var, training, momentum, eps, cudnn_enabled):
+    del cudnn_enabled
+    return native_batch_norm(input, mean, var, weight, bias, training, momentum, eps)[0]
+
+
+def batch_norm_statistics(input, weight, bias, mean, var, training, momentum, eps):
+    """Output, and the mean and inverse deviation of the batch."""
+    return native_batch_norm(input, mean, var, weight, bias, training, momentum, eps)[:3]
+
+
+def batch_norm_functional(input, weight, bias, mean, var, training, momentum, eps):
+    """These, and the new running statistics."""
+    return native_batch_norm(input, mean, var, weight, bias, training, momentum, eps)
+
+
+def batch_norm_without_running(input, weight, bias, training, momentum, eps):
+    return native_batch_norm(input, None, None, weight, bias, training, momentum, eps)[:3]
+
+
+def batch_norm_no_training(input, weight, bias, mean, var, momentum, eps):
+    return native_batch_norm(input, mean, var, weight, bias, False, momentum, eps)[:3]
+
+
+def batch_norm_no_update(input, weight, bias, mean, var, momentum, eps):
+    made = native_batch_norm(input, mean, var, weight, bias, False, momentum, eps)
+    return *made[:3], RESERVE
+
+
+def batch_norm_with_update(input, weight, bias, mean, var, momentum, eps):
+    made = native_batch_norm(input, mean, var, weight, bias, True, momentum, eps)
+    return *made[:3], RESERVE
+
+
+def batch_norm_with_update_functional(input, weight, bias, mean, var, momentum, eps):
+    made = native_batch_norm(input, mean, var, weight, bias, True, momentum, eps)
+    return *made[:3], RESERVE, *made[3:]
+
+
+RESERVE = np.zeros(0, np.uint8)  # what cuDNN keeps for the backward pass
+
+
+def group_norm(input, num_groups, weight, bias, eps, cudnn_enabled):
+    del cudnn_enabled
+    return ops.group_norm(input, num_groups, weight, bias, eps)
+
+
+def native_group_norm(input, weight, bias, N, C, HxW, group, eps):
+    del N, C, HxW
+    return ops.native_group_norm(input, group, weight, bias, eps)
+
+
+def instance_norm(
+    input, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn_enabled
+):
+    del cudnn_enabled
+    return ops.instance_norm(input, mean, var, weight, bias, use_input_stats, momentum, eps)[0]
+
+
+def layer_norm(input, normalized_shape, weight, bias, eps, cudnn_enabled):
+    del cudnn_enabled
+    return ops.layer_norm(input, normalized_shape, weight, bias, eps)
+
+
+def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
+    del sparse
+    padding_idx = None if padding_idx < 0 else padding_idx
+    return ops.embedding(indices, weight, padding_idx, scale_grad_by_freq)
+
+
+def attention(draw, query, key, value, mask, dropout_p, is_causal, *, scale, enable_gqa):
+    kept = None
+    if dropout_p:
+        batch = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        if enable_gqa:
+            batch = query.shape[:-2]
+        kept = draw.bernoulli(1 - dropout_p, (*batch, query.shape[-2], key.shape[-2]))
+    return ops.scaled_dot_product_attention(
+        query, key, value, mask, dropout_p, is_causal, scale, enable_gqa, kept=kept
+    )
+
+
+def half_to_float(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as ``_softmax``, whose last argument asks for float32."""
+    return lambda input, dim, to_float: function(input, dim, jnp.float32 if to_float else None)
+
+
+def log_sigmoid_forward(input):
+    return ops.log_sigmoid(input), jnp.exp(-jnp.abs(input))
+
+
+def dropout_of(function: Callable[..., Any], shape: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, drawing what it keeps of ``shape(input.shape)``."""
+
+    def call(draw, input, p, train):
+        if not train or p == 0 or input.size == 0:
+            return input
+        if p == 1:
+            return input * 0
+        return function(input, draw.bernoulli(1 - p, shape(input.shape)), p)
+
+    return call
+
+
+def native_dropout(draw, input, p, train):
+    if train is False or input.size == 0:
+        return input, jnp.ones(input.shape, bool)
+    kept = draw.bernoulli(1 - p, input.shape)
+    return ops.dropout(input, kept, p), kept
+
+
+def rrelu(draw, input, lower, upper, training):
+    return rrelu_with_noise(draw, input, None, lower, upper, training)[0]
+
+
+def rrelu_with_noise(draw, input, noise, lower, upper, training):
+    if not training:
+        return ops.leaky_relu(input, (lower + upper) / 2), noise
+    slope = lower + (upper - lower) * draw.uniform(input.shape, input.dtype)
+    return ops.rrelu(input, slope), jnp.where(input <= 0, slope, 1)
+
+
+def bernoulli(draw, input):
+    return draw.bernoulli(input, input.shape).astype(input.dtype)
+
+
+def bernoulli_of(draw, input, p):
+    return draw.bernoulli(p, input.shape).astype(input.dtype)
+
+
+ATEN: dict[str, Callable[..., Any]] = {
+    "_batch_norm_no_update": batch_norm_no_update,
+    "_batch_norm_with_update": batch_norm_with_update,
+    "_batch_norm_with_update_functional": batch_norm_with_update_functional,
+    "_fused_rms_norm": ops.fused_rms_norm,
+    "_log_softmax": half_to_float(ops.log_softmax),
+    "_native_batch_norm_legit": batch_norm_statistics,
+    "_native_batch_norm_legit.no_stats": batch_norm_without_running,
+    "_native_batch_norm_legit_functional": batch_norm_functional,
+    "_native_batch_norm_legit_no_training": batch_norm_no_training,
+    "_prelu_kernel": ops.prelu,
+    "_safe_softmax": ops.safe_softmax,
+    "_softmax": half_to_float(ops.softmax),
+    "batch_norm": batch_norm,
+    "bilinear": ops.bilinear,
+    "celu": ops.celu,
+    "elu": ops.elu,
+    "embedding": embedding,
+    "gelu": ops.gelu,
+    "glu": ops.glu,
+    "group_norm": group_norm,
+    "hardshrink": ops.hardshrink,
+    "hardsigmoid": ops.hardsigmoid,
+    "hardswish": ops.hardswish,
+    "hardtanh": ops.hardtanh,
+    "instance_norm": instance_norm,
+    "layer_norm": layer_norm,
+    "leaky_relu": ops.leaky_relu,
+    "linear": ops.linear,
+    "log_sigmoid": ops.log_sigmoid,
+    "log_sigmoid_forward": log_sigmoid_forward,
+    "log_softmax.int": ops.log_softmax,
+    "logit": ops.logit,
+    "mish": ops.mish,
+    "native_batch_norm": batch_norm_statistics,
+    "native_group_norm": native_group_norm,
+    "native_layer_norm": ops.native_layer_norm,
+    "pairwise_distance": ops.pairwise_distance,
+    "prelu": ops.prelu,
+    "relu": ops.relu,
+    "relu6": ops.relu6,
+    "rms_norm": ops.rms_norm,
+    "selu": ops.selu,
+    "sigmoid": ops.sigmoid,
+    "silu": ops.silu,
+    "softmax.int": ops.softmax,
+    "softplus": ops.softplus,
+    "softshrink": ops.softshrink,
+    "special_log_softmax": ops.log_softmax,
+    "special_softmax": ops.softmax,
+    "tanh.default": ops.tanh,
+    "threshold": ops.threshold,
+}
+RANDOM: dict[str, Callable[..., Any]] = {  # these take a Draw first
+    "alpha_dropout": dropout_of(ops.alpha_dropout, tuple),
+    "bernoulli.Tensor": bernoulli_of,
+    "bernoulli.default": bernoulli,
+    "bernoulli.p": bernoulli_of,
+    "dropout": dropout_of(ops.dropout, tuple),
+    "feature_alpha_dropout": dropout_of(ops.alpha_dropout, ops.feature_shape),
+    "feature_dropout": dropout_of(ops.dropout, ops.feature_shape),
+    "native_dropout": native_dropout,
+    "rrelu": rrelu,
+    "rrelu_with_noise_functional": rrelu_with_noise,
+    "scaled_dot_product_attention": attention,
+}
