@@ -133,6 +133,10 @@ from ._embedding import (
     embedding as embedding,
     embedding_renorm as embedding_renorm,
 )
+from ._interpolate import (
+    interpolate as interpolate,
+    resize as resize,
+)
 from ._join import (
     block_diag as block_diag,
     cartesian_prod as cartesian_prod,

@@ -87,8 +87,7 @@ def _average_along(x, axis, size):
         return jnp.mean(x.reshape(parts), axis + 1)
     starts, ends = _windows(length, size)
     places = starts[:, None] + np.arange(np.max(ends - starts, initial=1))
-    rest = [1] * (x.ndim - axis - 1)
-    inside = (places < ends[:, None]).reshape(*places.shape, *rest)
+    inside = along(places < ends[:, None], axis, x.ndim + 1)
     taken = jnp.take(x, np.minimum(places, length - 1), axis)
     counts = jnp.asarray(along(ends - starts, axis, x.ndim), x.dtype)
     return jnp.sum(jnp.where(inside, taken, 0), axis + 1) / counts

@@ -60,8 +60,7 @@ def listed(table: np.ndarray) -> Choice:
 
     def choose(x, axis):
         taken = jnp.take(lax.stop_gradient(x), table, axis)
-        rest = [1] * (x.ndim - axis - 1)
-        places = jnp.asarray(table, np.int32).reshape(*table.shape, *rest)
+        places = jnp.asarray(along(table, axis, x.ndim + 1), np.int32)
         return chosen(x, taken, jnp.broadcast_to(places, taken.shape), axis)
 
     return choose

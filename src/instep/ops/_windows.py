@@ -51,13 +51,13 @@ class Window(NamedTuple):
         return count
 
 
-def per_axis(value: Ints | None, n: int, name: str) -> tuple[int, ...]:
+def per_axis(value: Ints, n: int, name: str) -> tuple[int, ...]:
     """One integer for each of ``n`` axes: PyTorch takes one for all of them, too.
 
     Raises:
       ValueError: there are neither 1 nor ``n`` integers.
     """
-    values = [value] if isinstance(value, int) else list(value or ())
+    values = [value] if isinstance(value, int) else list(value)
     if len(values) == 1:
         values *= n
     if len(values) != n:
@@ -65,14 +65,16 @@ def per_axis(value: Ints | None, n: int, name: str) -> tuple[int, ...]:
     return tuple(int(v) for v in values)
 
 
-def windows(n: int, kernel_size, stride=None, padding=0, dilation=1) -> tuple[Window, ...]:
+def windows(
+    n: int, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints = 1
+) -> tuple[Window, ...]:
     """The window along each of ``n`` axes; without a stride, they lie side by side.
 
     Raises:
       ValueError: a number is too small.
     """
     sizes = per_axis(kernel_size, n, "kernel_size")
-    strides = per_axis(stride, n, "stride") if stride not in (None, (), []) else sizes
+    strides = sizes if stride is None or stride in ((), []) else per_axis(stride, n, "stride")
     dilations = per_axis(dilation, n, "dilation")
     if min(sizes + strides + dilations) < 1:
         raise ValueError(
@@ -106,8 +108,8 @@ def elements(x: jax.Array, axis: int, window: Window, count: int, fill) -> list[
 
 
 def along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
-    """A vector as an array of ``ndim`` axes, to be broadcast against ``axis``."""
-    return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
+    """``values`` with their first axis at ``axis`` of ``ndim``, to be broadcast."""
+    return values.reshape((1,) * axis + values.shape + (1,) * (ndim - axis - values.ndim))
 
 
 def batched(input: jax.Array, n: int, name: str) -> tuple[jax.Array, bool]:

@@ -74,4 +74,41 @@ PATCHES: dict[str, Callable[..., Any]] = {
     "native_channel_shuffle": ops.channel_shuffle,
 }
 
-ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS, **POOLS, **PADS, **PATCHES}
+
+def _upsample(mode: str, antialias: bool = False) -> Callable[..., Any]:
+    """Both overloads; modes of nearest elements have no ``align_corners`` in their schemas."""
+
+    def by_size(input, output_size, *rest):
+        align_corners, *scales = (False, *rest) if mode.startswith("nearest") else rest
+        return ops.resize(input, output_size, scales, mode, align_corners, antialias)
+
+    return by_size
+
+
+def _upsample_vec(mode: str, antialias: bool = False) -> Callable[..., Any]:
+    def by_size_or_factors(input, output_size, *rest):
+        align_corners, factors = (False, *rest) if mode.startswith("nearest") else rest
+        return ops.interpolate(
+            input, output_size, factors, mode, align_corners, antialias=antialias
+        )
+
+    return by_size_or_factors
+
+
+UPSAMPLED = {
+    **{f"upsample_nearest{n}d": ("nearest",) for n in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{n}d": ("nearest-exact",) for n in (1, 2, 3)},
+    "upsample_linear1d": ("linear",),
+    "upsample_bilinear2d": ("bilinear",),
+    "upsample_trilinear3d": ("trilinear",),
+    "upsample_bicubic2d": ("bicubic",),
+    "_upsample_bilinear2d_aa": ("bilinear", True),
+    "_upsample_bicubic2d_aa": ("bicubic", True),
+    "_upsample_lanczos2d_aa": ("lanczos", True),
+}
+RESIZED: dict[str, Callable[..., Any]] = {
+    **{name: _upsample(*mode) for name, mode in UPSAMPLED.items()},
+    **{f"{name}.vec": _upsample_vec(*mode) for name, mode in UPSAMPLED.items()},
+}
+
+ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS, **POOLS, **PADS, **PATCHES, **RESIZED}
