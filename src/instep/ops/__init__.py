@@ -56,12 +56,74 @@ from ._comparison import (
     signbit as signbit,
     where as where,
 )
+from ._cumulative import (
+    cummax as cummax,
+    cummin as cummin,
+    cumprod as cumprod,
+    cumsum as cumsum,
+    cumulative_trapezoid as cumulative_trapezoid,
+    diff as diff,
+    logcumsumexp as logcumsumexp,
+    trapezoid as trapezoid,
+)
 from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
+from ._extremum import (
+    amax as amax,
+    amin as amin,
+    aminmax as aminmax,
+    argmax as argmax,
+    argmin as argmin,
+    max as max,
+    min as min,
+    taken as taken,
+)
+from ._matmul import (
+    addbmm as addbmm,
+    addmm as addmm,
+    addmv as addmv,
+    addr as addr,
+    baddbmm as baddbmm,
+    bmm as bmm,
+    dot as dot,
+    inner as inner,
+    kron as kron,
+    matmul as matmul,
+    mm as mm,
+    mv as mv,
+    outer as outer,
+    tensordot as tensordot,
+    vdot as vdot,
+)
 from ._norm import batch_norm as batch_norm
+from ._norms import (
+    dist as dist,
+    norm as norm,
+)
+from ._reduction import (
+    all as all,
+    any as any,
+    count_nonzero as count_nonzero,
+    logsumexp as logsumexp,
+    mean as mean,
+    nanmean as nanmean,
+    nansum as nansum,
+    prod as prod,
+    sum as sum,
+)
 from ._softmax import (
     log_softmax as log_softmax,
     log_softmax_at as log_softmax_at,
     softmax as softmax,
+)
+from ._sorting import (
+    argsort as argsort,
+    kthvalue as kthvalue,
+    median as median,
+    mode as mode,
+    msort as msort,
+    nanmedian as nanmedian,
+    sort as sort,
+    topk as topk,
 )
 from ._special import (
     digamma as digamma,
@@ -126,4 +188,10 @@ from ._unary import (
     square as square,
     tan as tan,
     trunc as trunc,
+)
+from ._variance import (
+    std as std,
+    std_mean as std_mean,
+    var as var,
+    var_mean as var_mean,
 )
