@@ -120,6 +120,16 @@ from ._creation import (
     triu_indices as triu_indices,
     zeros as zeros,
 )
+from ._cumulative import (
+    cummax as cummax,
+    cummin as cummin,
+    cumprod as cumprod,
+    cumsum as cumsum,
+    cumulative_trapezoid as cumulative_trapezoid,
+    diff as diff,
+    logcumsumexp as logcumsumexp,
+    trapezoid as trapezoid,
+)
 from ._distance import (
     pairwise_distance as pairwise_distance,
     vector_norm as vector_norm,
@@ -132,6 +142,16 @@ from ._dropout import (
 from ._embedding import (
     embedding as embedding,
     embedding_renorm as embedding_renorm,
+)
+from ._extremum import (
+    amax as amax,
+    amin as amin,
+    aminmax as aminmax,
+    argmax as argmax,
+    argmin as argmin,
+    max as max,
+    min as min,
+    taken as taken,
 )
 from ._interpolate import (
     interpolate as interpolate,
@@ -163,6 +183,23 @@ from ._linear import (
     bilinear as bilinear,
     linear as linear,
 )
+from ._matmul import (
+    addbmm as addbmm,
+    addmm as addmm,
+    addmv as addmv,
+    addr as addr,
+    baddbmm as baddbmm,
+    bmm as bmm,
+    dot as dot,
+    inner as inner,
+    kron as kron,
+    matmul as matmul,
+    mm as mm,
+    mv as mv,
+    outer as outer,
+    tensordot as tensordot,
+    vdot as vdot,
+)
 from ._max_pool import (
     max_pool1d as max_pool1d,
     max_pool2d as max_pool2d,
@@ -170,6 +207,10 @@ from ._max_pool import (
 )
 from ._norm import (
     batch_norm as batch_norm,
+)
+from ._norms import (
+    dist as dist,
+    norm as norm,
 )
 from ._pad import (
     pad as pad,
@@ -187,11 +228,32 @@ from ._pool_adaptive import (
     adaptive_max_pool2d as adaptive_max_pool2d,
     adaptive_max_pool3d as adaptive_max_pool3d,
 )
+from ._reduction import (
+    all as all,
+    any as any,
+    count_nonzero as count_nonzero,
+    logsumexp as logsumexp,
+    mean as mean,
+    nanmean as nanmean,
+    nansum as nansum,
+    prod as prod,
+    sum as sum,
+)
 from ._softmax import (
     log_softmax as log_softmax,
     log_softmax_at as log_softmax_at,
     safe_softmax as safe_softmax,
     softmax as softmax,
+)
+from ._sorting import (
+    argsort as argsort,
+    kthvalue as kthvalue,
+    median as median,
+    mode as mode,
+    msort as msort,
+    nanmedian as nanmedian,
+    sort as sort,
+    topk as topk,
 )
 from ._special import (
     digamma as digamma,
@@ -260,6 +322,12 @@ from ._unary import (
 from ._unfold import (
     fold as fold,
     unfold as unfold,
+)
+from ._variance import (
+    std as std,
+    std_mean as std_mean,
+    var as var,
+    var_mean as var_mean,
 )
 from ._view import (
     as_strided as as_strided,
