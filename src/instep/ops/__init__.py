@@ -21,6 +21,18 @@ from ._creation import (
     zeros as zeros,
 )
 from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
+from ._indexing import (
+    gather as gather,
+    index as index,
+    index_put as index_put,
+    index_select as index_select,
+    isin as isin,
+    masked_scatter as masked_scatter,
+    nonzero_static as nonzero_static,
+    put as put,
+    take as take,
+    take_along_dim as take_along_dim,
+)
 from ._join import (
     block_diag as block_diag,
     cartesian_prod as cartesian_prod,
@@ -39,6 +51,18 @@ from ._pointwise import (
     abs as abs,
     clamp_min as clamp_min,
     straight_through as straight_through,
+)
+from ._scatter import (
+    diagonal_scatter as diagonal_scatter,
+    index_add as index_add,
+    index_copy as index_copy,
+    index_fill as index_fill,
+    index_reduce as index_reduce,
+    scatter as scatter,
+    scatter_add as scatter_add,
+    scatter_reduce as scatter_reduce,
+    select_scatter as select_scatter,
+    slice_scatter as slice_scatter,
 )
 from ._softmax import (
     log_softmax as log_softmax,
