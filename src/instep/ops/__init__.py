@@ -153,6 +153,18 @@ from ._extremum import (
     min as min,
     taken as taken,
 )
+from ._indexing import (
+    gather as gather,
+    index as index,
+    index_put as index_put,
+    index_select as index_select,
+    isin as isin,
+    masked_scatter as masked_scatter,
+    nonzero_static as nonzero_static,
+    put as put,
+    take as take,
+    take_along_dim as take_along_dim,
+)
 from ._interpolate import (
     interpolate as interpolate,
     resize as resize,
@@ -238,6 +250,18 @@ from ._reduction import (
     nansum as nansum,
     prod as prod,
     sum as sum,
+)
+from ._scatter import (
+    diagonal_scatter as diagonal_scatter,
+    index_add as index_add,
+    index_copy as index_copy,
+    index_fill as index_fill,
+    index_reduce as index_reduce,
+    scatter as scatter,
+    scatter_add as scatter_add,
+    scatter_reduce as scatter_reduce,
+    select_scatter as select_scatter,
+    slice_scatter as slice_scatter,
 )
 from ._softmax import (
     log_softmax as log_softmax,
