@@ -27,7 +27,7 @@ def trained(
     return instep.TorchLoop(
         model.train(),
         loss_fn,
-        torch.optim.AdamW(model.parameters(), lr=1e-3),
+        torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3),
         [batch() for _ in range(MICROBATCHES)],
         clip_grad_norm=1.0,
         accumulate=2,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 import transformers as hf
-from recipe import ignored, own_loss, padded, tokens, trained
 
 import instep
+from recipe import ignored, own_loss, padded, tokens, trained
 
 
 VOCAB, LENGTH, BATCH = 61, 10, 2
