@@ -63,10 +63,15 @@ def export(
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         tensors, structure = take_apart(example, torch.is_tensor)
 
-        def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> Any:
+        structures: list[Any] = []
+
+        def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> tuple:
             args, kwargs = replaced(structure, example, tensors)
             with Rewriting(captured):
-                return call(module, *args, **kwargs)
+                made = call(module, *args, **kwargs)
+            leaves, made_of = take_apart(made, torch.is_tensor)
+            structures.append(made_of)
+            return tuple(leaves)
 
         root = _Root(copy.deepcopy(module), forward)
         shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
@@ -102,7 +107,7 @@ def export(
         inputs,
         constants,
         outputs,
-        root.returned,
+        structures[-1],
         frozenset(found),
     )
 
@@ -115,11 +120,9 @@ class _Root(nn.Module):
         self.module = module
         self.training = module.training
         self._forward = forward
-        self.returned: Any = None  # the structure of it
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        leaves, self.returned = take_apart(self._forward(self.module, tensors), torch.is_tensor)
-        return tuple(leaves)
+        return self._forward(self.module, tensors)
 
 
 def _traced(root: _Root, tensors: tuple, shapes: Any) -> ExportedProgram:
