@@ -17,6 +17,7 @@ from ._conv_transpose import (
     conv_transpose3d as conv_transpose3d,
 )
 from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
+from ._grid_sample import affine_grid as affine_grid, grid_sample as grid_sample
 from ._interpolate import interpolate as interpolate, resize as resize
 from ._max_pool import (
     max_pool1d as max_pool1d,
