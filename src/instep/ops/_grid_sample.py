@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -84,45 +83,44 @@ def affine_grid(
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _sampled(input, grid, mode, padding_mode, corners):
-    sizes = input.shape[2:]
-    taps = []
+    """All neighbours at once: they lie on one axis for each axis of space, after samples."""
+    n, sizes = input.ndim - 2, input.shape[2:]
+    index = jnp.zeros([1] * (2 * n + 1), np.int32)
+    valid, weight = jnp.ones_like(index, bool), jnp.ones_like(index, input.dtype)
     for axis, size in enumerate(sizes):
-        x = grid[..., len(sizes) - 1 - axis] + 1
+        x = grid[..., n - 1 - axis] + 1
         x = x / 2 * (size - 1) if corners else (x * size - 1) / 2
         inside = partial(_PADDED[padding_mode], size=size, corners=corners)
-        if mode == "bicubic":
-            taps.append(_cubic_taps(x, inside))
-        else:
-            taps.append((_linear_taps if mode == "bilinear" else _nearest_taps)(inside(x)))
-    return sum(_weighted(input, tap) for tap in itertools.product(*taps))
+        places, weights = _NEIGHBOURS[mode](x, inside)
+        others = [1 + i for i in range(n) if i != axis]
+        places, weights = (jnp.expand_dims(jnp.stack(v, 1), others) for v in (places, weights))
+        there = (places >= 0) & (places <= size - 1)
+        index = index * size + jnp.where(there, places, 0).astype(np.int32)
+        valid, weight = valid & there, weight * weights
+    flat = input.reshape(*input.shape[:2], -1)
+    taken = jax.vmap(lambda image, i: image[:, i])(flat, index)
+    terms = jnp.where(valid[:, None], taken * weight[:, None], 0)
+    return jnp.sum(terms, range(2, 2 + n))
 
 
-def _linear_taps(x):
+def _linear(x, inside):
+    x = inside(x)
     low = lax.stop_gradient(jnp.floor(x))
-    return [(low, 1 - (x - low)), (low + 1, x - low)]
+    return (low, low + 1), (1 - (x - low), x - low)
 
 
-def _nearest_taps(x):
-    return [(jnp.round(x), jnp.ones_like(x))]
+def _nearest(x, inside):
+    x = jnp.round(inside(x))
+    return (x,), (jnp.ones_like(x),)
 
 
-def _cubic_taps(x, inside):
+def _cubic(x, inside):
     low = lax.stop_gradient(jnp.floor(x))
-    places = [lax.stop_gradient(inside(low + i)) for i in (-1, 0, 1, 2)]
-    return list(zip(places, cubic_weights(x - low), strict=True))
+    return [lax.stop_gradient(inside(low + i)) for i in (-1, 0, 1, 2)], cubic_weights(x - low)
 
 
-def _weighted(input, taps):
-    """One neighbour of each place, along each axis, times its weight; 0 if it is outside."""
-    sizes = input.shape[2:]
-    index, valid, weight = [], True, 1
-    for (place, w), size in zip(taps, sizes, strict=True):
-        valid = valid & (place >= 0) & (place <= size - 1)
-        weight = weight * w
-    for (place, _), _ in zip(taps, sizes, strict=True):
-        index.append(jnp.where(valid, place, 0).astype(np.int32))
-    taken = jax.vmap(lambda x, *i: x[:, *i])(input, *index)
-    return jnp.where(valid[:, None], taken * weight[:, None], 0)
+# Of places and what maps them into the image: the places of neighbours, and their weights.
+_NEIGHBOURS = {"bilinear": _linear, "nearest": _nearest, "bicubic": _cubic}
 
 
 def _as_is(x, size, corners):
