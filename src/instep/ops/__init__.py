@@ -153,6 +153,10 @@ from ._extremum import (
     min as min,
     taken as taken,
 )
+from ._grid_sample import (
+    affine_grid as affine_grid,
+    grid_sample as grid_sample,
+)
 from ._indexing import (
     gather as gather,
     index as index,
@@ -323,9 +327,9 @@ from ._unary import (
     floor as floor,
     frac as frac,
     log as log,
+    log10 as log10,
     log1p as log1p,
     log2 as log2,
-    log10 as log10,
     nan_to_num as nan_to_num,
     neg as neg,
     positive as positive,

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._dtypes import wide
 from ._resample import antialiased, cubic, linear, nearest, nearest_exact
@@ -22,7 +23,11 @@ _MODES = {
     "trilinear": (linear, (3,)),
     "bicubic": (cubic, (2,)),
 }
-_ANTIALIASED = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos"}
+_ANTIALIASED = {
+    "bilinear": partial(antialiased, "linear"),
+    "bicubic": partial(antialiased, "cubic"),
+    "lanczos": partial(antialiased, "lanczos"),
+}
 
 
 def interpolate(
@@ -57,17 +62,17 @@ def interpolate(
       NotImplementedError: integers and a mode that is not of nearest elements.
     """
     if (size is None) == (scale_factor is None):
-        raise ValueError(f"give one of {size=} and {scale_factor=}.")
+        raise ValueError(f"{size=} and {scale_factor=}: give one of them.")
     lengths = input.shape[2:]
     n = len(lengths)
     scales: list[float | None] = [None] * n
-    if scale_factor is not None:
-        one = isinstance(scale_factor, int | float)
-        scales = [float(s) for s in ([scale_factor] * n if one else scale_factor)]
-        size = [int(length * s) for length, s in zip(lengths, scales, strict=True)]
-        if recompute_scale_factor:
-            scales = [None] * n
-    sizes = [size] * n if isinstance(size, int) else list(size or ())
+    if size is not None:
+        sizes = [size] * n if isinstance(size, int) else list(size)
+    else:
+        given = np.broadcast_to(np.asarray(scale_factor, float), n).tolist()
+        sizes = [int(length * s) for length, s in zip(lengths, given, strict=True)]
+        if not recompute_scale_factor:
+            scales = [*given]
     return resize(input, sizes, scales, mode, bool(align_corners), antialias)
 
 
@@ -82,7 +87,7 @@ def resize(
     """``interpolate`` to these sizes, with these factors where they are not the quotients."""
     n = input.ndim - 2
     if antialias and mode in _ANTIALIASED:
-        along_axis, axes = partial(antialiased, _ANTIALIASED[mode]), (2,)
+        along_axis, axes = _ANTIALIASED[mode], (2,)
     elif not antialias and mode in _MODES:
         along_axis, axes = _MODES[mode]
     else:
@@ -95,13 +100,18 @@ def resize(
         )
     if min(sizes) < 1 or min(input.shape[2:]) < 1:
         raise ValueError(f"an image of {input.shape[2:]} cannot become one of {list(sizes)}.")
-    floating = jnp.issubdtype(input.dtype, jnp.floating)
-    if not floating and not mode.startswith("nearest"):
+    if not jnp.issubdtype(input.dtype, jnp.floating) and not mode.startswith("nearest"):
         raise NotImplementedError(
             f"{mode=} of {input.dtype} rounds; here it takes floating inputs. Cast the input, "
             f"or use mode='nearest'."
         )
+    return _resized(input, along_axis, tuple(map(int, sizes)), tuple(scales), align_corners)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _resized(input, along_axis, sizes, scales, align_corners):
+    floating = jnp.issubdtype(input.dtype, jnp.floating)
     x = input.astype(wide(input.dtype)) if floating else input
-    for axis, size, scale in zip(range(2, x.ndim), sizes, scales, strict=True):
-        x = along_axis(x, axis, int(size), scale, align_corners)
+    for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
+        x = along_axis(x, axis, size, scale, align_corners)
     return x.astype(input.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,10 +38,8 @@ def cubic(x: jax.Array, axis: int, size: int, scale: float | None, align_corners
     at = _places(length, size, scale, align_corners, real)
     low = np.minimum(np.floor(at).astype(int), length - 1)
     share = np.clip(at - low.astype(real), 0, 1)
-    near = np.arange(-1, 3)
-    distance = np.abs(share[:, None] - near.astype(real))
-    places = np.clip(low[:, None] + near, 0, length - 1)
-    return _weighted(x, axis, places, keys_cubic(distance, -0.75, np))
+    places = np.clip(low[:, None] + np.arange(-1, 3), 0, length - 1)
+    return _weighted(x, axis, places, np.stack(cubic_weights(share), 1))
 
 
 def antialiased(
@@ -61,16 +61,29 @@ def antialiased(
     return _weighted(x, axis, np.minimum(places, length - 1), weights, inside)
 
 
-def keys_cubic(distance, a: float, np):
-    """Keys' cubic convolution, of distances of at most 2.
+def cubic_weights(share: Any, a: float = -0.75) -> tuple[Any, Any, Any, Any]:
+    """Of the elements at -1, 0, 1 and 2, for a place at ``share`` between 0 and 1."""
+    return (
+        _far(share + 1, a),
+        _near(share, a),
+        _near(1 - share, a),
+        _far(2 - share, a),
+    )
+
+
+def _near(distance, a):
+    """Keys' cubic up to a distance of 1.
 
     References:
       Keys, `Cubic Convolution Interpolation for Digital Image Processing
       <https://doi.org/10.1109/TASSP.1981.1163711>`_, 1981.
     """
-    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
-    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    return np.where(distance <= 1, near, far)
+    return ((a + 2) * distance - (a + 3)) * distance * distance + 1
+
+
+def _far(distance, a):
+    """From 1 to 2."""
+    return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
 
 
 def _triangle(distance):
@@ -78,7 +91,8 @@ def _triangle(distance):
 
 
 def _cubic(distance):
-    return np.where(distance < 2, keys_cubic(distance, -0.5, np), 0)
+    far = np.where(distance < 2, _far(distance, -0.5), 0)
+    return np.where(distance < 1, _near(distance, -0.5), far)
 
 
 def _lanczos(distance):

@@ -111,4 +111,25 @@ RESIZED: dict[str, Callable[..., Any]] = {
     **{f"{name}.vec": _upsample_vec(*mode) for name, mode in UPSAMPLED.items()},
 }
 
-ATEN: dict[str, Callable[..., Any]] = {**CONVOLUTIONS, **POOLS, **PADS, **PATCHES, **RESIZED}
+
+def _grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners):
+    mode = ("bilinear", "nearest", "bicubic")[interpolation_mode]
+    padding = ("zeros", "border", "reflection")[padding_mode]
+    return ops.grid_sample(input, grid, mode, padding, align_corners)
+
+
+SAMPLED: dict[str, Callable[..., Any]] = {
+    "grid_sampler": _grid_sampler,
+    "grid_sampler_2d": _grid_sampler,
+    "grid_sampler_3d": _grid_sampler,
+    "affine_grid_generator": ops.affine_grid,
+}
+
+ATEN: dict[str, Callable[..., Any]] = {
+    **CONVOLUTIONS,
+    **POOLS,
+    **PADS,
+    **PATCHES,
+    **RESIZED,
+    **SAMPLED,
+}
