@@ -26,13 +26,23 @@ from ._activation import (
     threshold as threshold,
 )
 from ._attention import scaled_dot_product_attention as scaled_dot_product_attention
-from ._distance import pairwise_distance as pairwise_distance, vector_norm as vector_norm
+from ._distance import (
+    cdist as cdist,
+    cosine_similarity as cosine_similarity,
+    pairwise_distance as pairwise_distance,
+    pdist as pdist,
+    vector_norm as vector_norm,
+)
 from ._dropout import (
     alpha_dropout as alpha_dropout,
     dropout as dropout,
     feature_shape as feature_shape,
 )
-from ._embedding import embedding as embedding, embedding_renorm as embedding_renorm
+from ._embedding import (
+    embedding as embedding,
+    embedding_bag as embedding_bag,
+    embedding_renorm as embedding_renorm,
+)
 from ._layer_norm import (
     fused_rms_norm as fused_rms_norm,
     group_norm as group_norm,
@@ -48,6 +58,16 @@ from ._pointwise import (
     abs as abs,
     clamp_min as clamp_min,
     straight_through as straight_through,
+)
+from ._recurrent import (
+    gru as gru,
+    gru_cell as gru_cell,
+    lstm as lstm,
+    lstm_cell as lstm_cell,
+    rnn_relu as rnn_relu,
+    rnn_relu_cell as rnn_relu_cell,
+    rnn_tanh as rnn_tanh,
+    rnn_tanh_cell as rnn_tanh_cell,
 )
 from ._softmax import (
     log_softmax as log_softmax,
