@@ -131,7 +131,10 @@ from ._cumulative import (
     trapezoid as trapezoid,
 )
 from ._distance import (
+    cdist as cdist,
+    cosine_similarity as cosine_similarity,
     pairwise_distance as pairwise_distance,
+    pdist as pdist,
     vector_norm as vector_norm,
 )
 from ._dropout import (
@@ -141,6 +144,7 @@ from ._dropout import (
 )
 from ._embedding import (
     embedding as embedding,
+    embedding_bag as embedding_bag,
     embedding_renorm as embedding_renorm,
 )
 from ._extremum import (
@@ -243,6 +247,16 @@ from ._pool_adaptive import (
     adaptive_max_pool1d as adaptive_max_pool1d,
     adaptive_max_pool2d as adaptive_max_pool2d,
     adaptive_max_pool3d as adaptive_max_pool3d,
+)
+from ._recurrent import (
+    gru as gru,
+    gru_cell as gru_cell,
+    lstm as lstm,
+    lstm_cell as lstm_cell,
+    rnn_relu as rnn_relu,
+    rnn_relu_cell as rnn_relu_cell,
+    rnn_tanh as rnn_tanh,
+    rnn_tanh_cell as rnn_tanh_cell,
 )
 from ._reduction import (
     all as all,

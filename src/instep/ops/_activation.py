@@ -37,8 +37,8 @@ def hardtanh(input: jax.Array, min_val: float = -1.0, max_val: float = 1.0) -> j
 
 def threshold(input: jax.Array, threshold: float, value: float) -> jax.Array:
     """``torch.nn.functional.threshold``: ``value`` at and below ``threshold``."""
-    low, value = (jnp.asarray(v, input.dtype) for v in (threshold, value))
-    return jnp.where(input <= low, value, input)
+    low, filler = (jnp.asarray(v, input.dtype) for v in (threshold, value))
+    return jnp.where(input <= low, filler, input)
 
 
 def leaky_relu(input: jax.Array, negative_slope: float = 0.01) -> jax.Array:

@@ -6,8 +6,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._dtypes import wide
+from ._pointwise import straight_through
+from ._promotion import promote
 
 
 def pairwise_distance(
@@ -27,6 +30,128 @@ def pairwise_distance(
       Shape ``(...)``.
     """
     return vector_norm(x1 - x2 + eps, p, dim=-1, keepdim=keepdim)
+
+
+def cosine_similarity(
+    x1: jax.Array, x2: jax.Array, dim: int = 1, eps: float = 1e-8
+) -> jax.Array:
+    """``torch.nn.functional.cosine_similarity``.
+
+    .. math:: \\frac{x_1 \\cdot x_2}{\\max(\\lVert x_1 \\rVert, \\epsilon)
+              \\max(\\lVert x_2 \\rVert, \\epsilon)}
+
+    PyTorch's derivative is that without the maxima, also of a norm below :math:`\\epsilon`.
+
+    Args:
+      x1, x2: floating, shapes that broadcast.
+      dim: axis of the vectors.
+      eps: the least norm.
+
+    Returns:
+      The broadcast shape without ``dim``.
+    """
+    x1, x2 = jnp.broadcast_arrays(*promote(x1, x2))
+    if x1.ndim == 0:
+        x1, x2 = x1[None], x2[None]
+    at_least = straight_through(lambda norm: jnp.maximum(norm, eps))
+    x1, x2 = (x / at_least(vector_norm(x, dim=dim, keepdim=True)) for x in (x1, x2))
+    return jnp.sum(x1 * x2, dim)
+
+
+def cdist(
+    x1: jax.Array,
+    x2: jax.Array,
+    p: float = 2.0,
+    compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
+) -> jax.Array:
+    """``torch.cdist``: the distance of every vector to every other.
+
+    The gradient of the largest difference, with ``p`` of infinity, goes to all ties in full.
+
+    Args:
+      x1, x2: vectors on the last axis, shapes ``(..., P, M)`` and ``(..., R, M)`` whose first
+        axes broadcast, floating.
+      p: exponent of the norm, from 0 to infinity.
+      compute_mode: whether Euclidean distances come from a matrix product, which is fast, and
+        rounds the distances of close vectors: ``"use_mm_for_euclid_dist"``,
+        ``"donot_use_mm_for_euclid_dist"``, or that which PyTorch chooses, a product for more
+        than 25 vectors.
+
+    Returns:
+      Shape ``(..., P, R)``.
+
+    Raises:
+      ValueError: a negative ``p``, or another ``compute_mode``.
+    """
+    if compute_mode not in COMPUTE_MODES:
+        raise ValueError(f"{compute_mode=} must be one of {', '.join(COMPUTE_MODES)}.")
+    x1, x2 = promote(x1, x2)
+    many = max(x1.shape[-2], x2.shape[-2]) > 25
+    if p == 2 and (many, True, False)[COMPUTE_MODES.index(compute_mode)]:
+        return _euclidean(x1, x2)
+    return _distance(jnp.expand_dims(x1, -2) - jnp.expand_dims(x2, -3), p)
+
+
+COMPUTE_MODES = (
+    "use_mm_for_euclid_dist_if_necessary",
+    "use_mm_for_euclid_dist",
+    "donot_use_mm_for_euclid_dist",
+)
+
+
+def pdist(input: jax.Array, p: float = 2.0) -> jax.Array:
+    """``torch.nn.functional.pdist``: the distances of all pairs i < j, in their order.
+
+    Args:
+      input: shape ``(N, M)``, floating.
+      p: exponent of the norm, from 0 to infinity.
+
+    Returns:
+      Shape ``(N (N - 1) / 2,)``.
+
+    Raises:
+      ValueError: a negative ``p``.
+    """
+    i, j = np.triu_indices(len(input), 1)
+    return _distance(input[i] - input[j], p)
+
+
+def _distance(difference, p):
+    if p < 0:
+        raise ValueError(f"{p=} must be 0 or more.")
+    if difference.shape[-1] == 0:
+        return jnp.zeros(difference.shape[:-1], difference.dtype)
+    if p == jnp.inf:
+        return _largest(difference)
+    return vector_norm(difference, p, dim=-1)
+
+
+@jax.custom_jvp
+def _largest(x):
+    return jnp.max(jnp.abs(x), -1)
+
+
+@_largest.defjvp
+def _(primals, tangents):
+    ([x], [dx]) = primals, tangents
+    y = _largest(x)
+    ties = jnp.abs(x) == jnp.expand_dims(y, -1)
+    return y, jnp.sum(jnp.where(ties, jnp.sign(x) * dx, 0), -1)
+
+
+@jax.custom_jvp
+def _euclidean(x1, x2):
+    squares = jnp.sum(x1 * x1, -1, keepdims=True) + jnp.sum(x2 * x2, -1, keepdims=True).mT
+    return jnp.sqrt(jnp.maximum(squares - 2 * jnp.matmul(x1, x2.mT), 0))
+
+
+@_euclidean.defjvp
+def _(primals, tangents):
+    (x1, x2), (dx1, dx2) = primals, tangents
+    y = _euclidean(x1, x2)
+    own = jnp.sum(x1 * dx1, -1, keepdims=True) + jnp.sum(x2 * dx2, -1, keepdims=True).mT
+    d = own - jnp.matmul(dx1, x2.mT) - jnp.matmul(x1, dx2.mT)
+    return y, jnp.where(y == 0, 0, d / jnp.where(y == 0, 1, y))
 
 
 def vector_norm(

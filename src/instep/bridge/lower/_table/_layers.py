@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .... import ops
+from ....ops._distance import COMPUTE_MODES
 from ....ops._norm import native_batch_norm
 
 
@@ -81,6 +82,41 @@ def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
     return ops.embedding(indices, weight, padding_idx, scale_grad_by_freq)
 
 
+def embedding_bag(
+    weight,
+    indices,
+    offsets,
+    scale_grad_by_freq,
+    mode,
+    sparse,
+    per_sample_weights,
+    include_last_offset,
+    padding_idx=None,
+):
+    """The bags, and of the three things that PyTorch keeps for the backward pass the shapes."""
+    del sparse
+    padding_idx = None if padding_idx in (None, -1) else padding_idx
+    mode = ("sum", "mean", "max")[mode]
+    output = ops.embedding_bag(
+        indices,
+        weight,
+        offsets,
+        scale_grad_by_freq,
+        mode,
+        per_sample_weights,
+        include_last_offset,
+        padding_idx,
+    )
+    fast = mode == "sum" and padding_idx is None and weight.dtype in ("float32", "float16")
+    bags, dim = output.shape
+    shapes = (0 if fast else len(indices),), (bags,), (bags, dim) if mode == "max" else (bags,)
+    return output, *(jnp.zeros(shape, offsets.dtype) for shape in shapes)
+
+
+def cdist(x1, x2, p, compute_mode):
+    return ops.cdist(x1, x2, p, COMPUTE_MODES[compute_mode or 0])
+
+
 def attention(draw, query, key, value, mask, dropout_p, is_causal, *, scale, enable_gqa):
     kept = None
     if dropout_p:
@@ -113,6 +149,60 @@ def dropout_of(function: Callable[..., Any], shape: Callable[..., Any]) -> Calla
         return function(input, draw.bernoulli(1 - p, shape(input.shape)), p)
 
     return call
+
+
+def recurrent(net: Callable[..., Any]) -> Callable[..., Any]:
+    """``net`` of padded sequences, drawing what dropout keeps between its layers."""
+
+    def call(
+        draw,
+        input,
+        hx,
+        params,
+        has_biases,
+        num_layers,
+        dropout,
+        train,
+        bidirectional,
+        batch_first,
+        batch_sizes=None,
+    ):
+        h = hx[0] if isinstance(hx, list) else hx
+        batch = input.shape[:-1]
+        if batch_first:
+            batch = batch[::-1]
+        shape = (*batch, h.shape[-1] * (1 + bidirectional))
+        kept = []
+        if train and dropout:
+            kept = [_kept(draw, dropout, shape) for _ in range(num_layers - 1)]
+        return net(
+            input,
+            hx,
+            params,
+            has_biases=has_biases,
+            num_layers=num_layers,
+            dropout=dropout if train else 0.0,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            batch_sizes=batch_sizes,
+            kept=kept,
+        )
+
+    return call
+
+
+def packed(net: Callable[..., Any]) -> Callable[..., Any]:
+    """``net`` of packed sequences."""
+    padded = recurrent(net)
+
+    def call(draw, data, batch_sizes, *args):
+        return padded(draw, data, *args, False, batch_sizes)
+
+    return call
+
+
+def _kept(draw, p, shape):
+    return jnp.zeros(shape, bool) if p == 1 else draw.bernoulli(1 - p, shape)
 
 
 def native_dropout(draw, input, p, train):
@@ -154,13 +244,22 @@ ATEN: dict[str, Callable[..., Any]] = {
     "_prelu_kernel": ops.prelu,
     "_safe_softmax": ops.safe_softmax,
     "_softmax": half_to_float(ops.softmax),
+    "_cdist_forward": cdist,
+    "_embedding_bag": embedding_bag,
+    "_embedding_bag_forward_only": embedding_bag,
+    "_euclidean_dist": lambda x1, x2: cdist(x1, x2, 2.0, 1),
+    "_pdist_forward": ops.pdist,
     "batch_norm": batch_norm,
     "bilinear": ops.bilinear,
+    "cdist": cdist,
     "celu": ops.celu,
+    "cosine_similarity": ops.cosine_similarity,
     "elu": ops.elu,
     "embedding": embedding,
+    "embedding_bag": embedding_bag,
     "gelu": ops.gelu,
     "glu": ops.glu,
+    "gru_cell": ops.gru_cell,
     "group_norm": group_norm,
     "hardshrink": ops.hardshrink,
     "hardsigmoid": ops.hardsigmoid,
@@ -174,15 +273,19 @@ ATEN: dict[str, Callable[..., Any]] = {
     "log_sigmoid_forward": log_sigmoid_forward,
     "log_softmax.int": ops.log_softmax,
     "logit": ops.logit,
+    "lstm_cell": ops.lstm_cell,
     "mish": ops.mish,
     "native_batch_norm": batch_norm_statistics,
     "native_group_norm": native_group_norm,
     "native_layer_norm": ops.native_layer_norm,
     "pairwise_distance": ops.pairwise_distance,
+    "pdist": ops.pdist,
     "prelu": ops.prelu,
     "relu": ops.relu,
     "relu6": ops.relu6,
     "rms_norm": ops.rms_norm,
+    "rnn_relu_cell": ops.rnn_relu_cell,
+    "rnn_tanh_cell": ops.rnn_tanh_cell,
     "selu": ops.selu,
     "sigmoid": ops.sigmoid,
     "silu": ops.silu,
@@ -202,7 +305,15 @@ RANDOM: dict[str, Callable[..., Any]] = {  # these take a Draw first
     "dropout": dropout_of(ops.dropout, tuple),
     "feature_alpha_dropout": dropout_of(ops.alpha_dropout, ops.feature_shape),
     "feature_dropout": dropout_of(ops.dropout, ops.feature_shape),
+    "gru.data": packed(ops.gru),
+    "gru.input": recurrent(ops.gru),
+    "lstm.data": packed(ops.lstm),
+    "lstm.input": recurrent(ops.lstm),
     "native_dropout": native_dropout,
+    "rnn_relu.data": packed(ops.rnn_relu),
+    "rnn_relu.input": recurrent(ops.rnn_relu),
+    "rnn_tanh.data": packed(ops.rnn_tanh),
+    "rnn_tanh.input": recurrent(ops.rnn_tanh),
     "rrelu": rrelu,
     "rrelu_with_noise_functional": rrelu_with_noise,
     "scaled_dot_product_attention": attention,
