@@ -157,6 +157,28 @@ from ._extremum import (
     min as min,
     taken as taken,
 )
+from ._fft import (
+    fft_fft as fft_fft,
+    fft_fft2 as fft_fft2,
+    fft_fftn as fft_fftn,
+    fft_fftshift as fft_fftshift,
+    fft_hfft as fft_hfft,
+    fft_hfft2 as fft_hfft2,
+    fft_hfftn as fft_hfftn,
+    fft_ifft as fft_ifft,
+    fft_ifft2 as fft_ifft2,
+    fft_ifftn as fft_ifftn,
+    fft_ifftshift as fft_ifftshift,
+    fft_ihfft as fft_ihfft,
+    fft_ihfft2 as fft_ihfft2,
+    fft_ihfftn as fft_ihfftn,
+    fft_irfft as fft_irfft,
+    fft_irfft2 as fft_irfft2,
+    fft_irfftn as fft_irfftn,
+    fft_rfft as fft_rfft,
+    fft_rfft2 as fft_rfft2,
+    fft_rfftn as fft_rfftn,
+)
 from ._grid_sample import (
     affine_grid as affine_grid,
     grid_sample as grid_sample,
@@ -199,6 +221,21 @@ from ._layer_norm import (
     native_layer_norm as native_layer_norm,
     rms_norm as rms_norm,
 )
+from ._linalg import (
+    cholesky as cholesky,
+    det as det,
+    eigh as eigh,
+    eigvalsh as eigvalsh,
+    inv as inv,
+    logdet as logdet,
+    pinv as pinv,
+    qr as qr,
+    slogdet as slogdet,
+    solve as solve,
+    solve_triangular as solve_triangular,
+    svd as svd,
+    svdvals as svdvals,
+)
 from ._linear import (
     bilinear as bilinear,
     linear as linear,
@@ -230,6 +267,8 @@ from ._norm import (
 )
 from ._norms import (
     dist as dist,
+    linalg_norm as linalg_norm,
+    matrix_norm as matrix_norm,
     norm as norm,
 )
 from ._pad import (
@@ -247,6 +286,15 @@ from ._pool_adaptive import (
     adaptive_max_pool1d as adaptive_max_pool1d,
     adaptive_max_pool2d as adaptive_max_pool2d,
     adaptive_max_pool3d as adaptive_max_pool3d,
+)
+from ._products import (
+    cross as cross,
+    linalg_cross as linalg_cross,
+    matrix_exp as matrix_exp,
+    matrix_power as matrix_power,
+    multi_dot as multi_dot,
+    trace as trace,
+    vecdot as vecdot,
 )
 from ._recurrent import (
     gru as gru,
@@ -319,6 +367,13 @@ from ._special import (
     xlog1py as xlog1py,
     xlogy as xlogy,
     zeta as zeta,
+)
+from ._statistics import (
+    bucketize as bucketize,
+    histc as histc,
+    nanquantile as nanquantile,
+    quantile as quantile,
+    searchsorted as searchsorted,
 )
 from ._straight_through import (
     straight_through as straight_through,

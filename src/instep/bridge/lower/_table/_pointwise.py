@@ -11,7 +11,7 @@ from .... import ops
 SAME = """
 abs neg positive reciprocal sqrt rsqrt square exp exp2 expm1 log log2 log10 log1p
 sin cos tan asin acos atan sinh cosh asinh acosh atanh deg2rad rad2deg
-floor ceil round trunc frac sign sgn nan_to_num logit
+floor ceil round trunc frac sign nan_to_num logit
 add sub rsub mul div floor_divide remainder fmod pow float_power addcmul addcdiv lerp
 atan2 hypot copysign maximum minimum fmax fmin clamp clamp_min clamp_max
 eq ne lt le gt ge logical_and logical_or logical_xor logical_not
