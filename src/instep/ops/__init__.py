@@ -52,6 +52,16 @@ from ._pointwise import (
     clamp_min as clamp_min,
     straight_through as straight_through,
 )
+from ._random import (
+    bernoulli as bernoulli,
+    cauchy as cauchy,
+    exponential as exponential,
+    geometric as geometric,
+    log_normal as log_normal,
+    multinomial as multinomial,
+    normal as normal,
+    uniform as uniform,
+)
 from ._scatter import (
     diagonal_scatter as diagonal_scatter,
     index_add as index_add,
