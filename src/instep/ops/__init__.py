@@ -296,6 +296,16 @@ from ._products import (
     trace as trace,
     vecdot as vecdot,
 )
+from ._random import (
+    bernoulli as bernoulli,
+    cauchy as cauchy,
+    exponential as exponential,
+    geometric as geometric,
+    log_normal as log_normal,
+    multinomial as multinomial,
+    normal as normal,
+    uniform as uniform,
+)
 from ._recurrent import (
     gru as gru,
     gru_cell as gru_cell,

@@ -127,8 +127,8 @@ def masked_scatter(input: jax.Array, mask: jax.Array, source: jax.Array) -> jax.
 
 def nonzero_static(input: jax.Array, *, size: int, fill_value: int = -1) -> jax.Array:
     """``torch.nonzero_static``: indices of the first ``size`` elements that are not 0."""
-    if not input.ndim:
-        return jnp.zeros((size, 0), result_type(0))
+    if not input.size or not input.ndim:
+        return jnp.full((size, input.ndim), fill_value, result_type(0))
     found = jnp.nonzero(input, size=size, fill_value=fill_value)
     return jnp.stack(found, 1).astype(result_type(0))
 

@@ -1,4 +1,4 @@
-"""Views, joins, copies, casts, new tensors and random ones."""
+"""Views, joins, copies, casts, new tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from .... import ops
+from ._random import RANDOM as RANDOM
 
 
 def _same(input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -203,7 +204,7 @@ ATEN: dict[str, Callable[..., Any]] = {
     "roll": _roll,
     "rot90": lambda input, k, dims: jnp.rot90(input, k, tuple(dims)),
     "row_stack": _stacked(2, 0),
-    "scalar_tensor": lambda value, **dtype: ops.full((), value, **dtype),
+    "scalar_tensor": lambda value, **dtype: _filled(value)(ops.zeros(()), **dtype),
     "split_with_sizes_copy": ops.split,
     "stack": ops.stack,
     "swapaxes": ops.transpose,
@@ -234,4 +235,3 @@ ATEN: dict[str, Callable[..., Any]] = {
     "zeros": ops.zeros,
     "zeros_like": _filled(0),
 }
-RANDOM: dict[str, Callable[..., Any]] = {}  # these take a Draw first
