@@ -80,7 +80,7 @@ def resnet(dropout: float = 0.0) -> instep.TorchLoop:
 
 
 def efficientnet(dropout: float = 0.0) -> instep.TorchLoop:
-    """Tan and Le, EfficientNet, 2019. Dropout here includes that of whole paths."""
+    """Tan and Le, EfficientNet, 2019."""
     torch.manual_seed(0)
     config = hf.EfficientNetConfig(
         image_size=64,
