@@ -58,7 +58,7 @@ def cases(name: str, training: bool, dtype: torch.dtype = torch.float64) -> Iter
             module = info.module_cls(*made.args, **made.kwargs).to(dtype).train(training)
             if hasattr(module, "initialize_parameters"):  # a lazy one knows its shapes now
                 module(*given.args, **given.kwargs)
-            yield Case(name, module, given.args, dict(given.kwargs))
+            yield Case(name, module, given.args, dict(given.kwargs)).to(dtype)
 
 
 def of_torch(case: Case) -> dict[str, np.ndarray]:

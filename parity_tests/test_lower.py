@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -83,10 +84,9 @@ def write_through_transpose(net, x):
     return y
 
 
-def write_a_chunk(net, x):
+def write_a_slice(net, x):
     y = net.linear(x) * 1
-    first, second = y.chunk(2)
-    first.mul_(second)
+    y.narrow(0, 0, 2).mul_(y.narrow(0, 2, 2))
     return y
 
 
@@ -116,7 +116,7 @@ def kinks(net, x):
 
 PROGRAMS = [
     no_grad, no_grad_then_grad, detach, data, running_mean, assigned_buffer, write_through_view,
-    write_through_transpose, write_a_chunk, masked_write, relu_in_place, made_in_forward,
+    write_through_transpose, write_a_slice, masked_write, relu_in_place, made_in_forward,
     condition, kinks,
 ]  # fmt: skip
 
@@ -128,7 +128,7 @@ def test_values_gradients_and_buffers(forward, x64):
 
     def loss(params, buffers, x):
         y, buffers = lowered(params, buffers, x)
-        return jnp.sum(y * jnp.arange(1.0, 4.0)), (y, buffers)
+        return jnp.sum(y * jnp.arange(1.0, 4.0)[None]), (y, buffers)
 
     grads, (y, buffers) = jax.grad(loss, has_aux=True)(
         lowered.params, lowered.buffers, x.numpy()
@@ -268,7 +268,10 @@ def test_autocast(x64):
 
 def test_a_compiled_or_parallel_module_is_unwrapped(x64):
     net, x = nn.Linear(3, 2), torch.randn(4, 3)
-    for wrapped in (torch.compile(net), nn.DataParallel(net)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of PyTorch's own imports
+        compiled = torch.compile(net)
+    for wrapped in (compiled, nn.DataParallel(net)):
         lowered = instep.lower(wrapped, (x,))
         assert list(lowered.params) == ["weight", "bias"]
         assert_in_step(net(x), lowered(lowered.params, {}, x.numpy())[0])
@@ -316,10 +319,10 @@ def writes_a_parameter(x, weight):
 REFUSED = [
     (lambda x, w: x[x > 0].sum(), "aten.index.Tensor makes a tensor whose shape depends"),
     (lambda x, w: x if x.sum() > 0 else -x, "decides by the numbers it computes"),
-    (lambda x, w: x * x.sum().item(), "numbers"),
+    (lambda x, w: x * x.sum().item(), "reads a number out of a tensor"),
     (lambda x, w: torch.nonzero(x), "shape depends"),
     (lambda x, w: Double.apply(x), "Double is a torch.autograd.Function, whose backward"),
-    (lambda x, w: torch.linalg.eigvals(x @ x.T).real, "no JAX rule for aten.linalg_eigvals"),
+    (lambda x, w: torch.linalg.eigvals(x @ x.T).real, "no JAX rule for aten.linalg_eig"),
     (lambda x, w: draws_from_random(x), "draws from random or numpy.random"),
     (lambda x, w: draws_from_numpy(x), "draws from random or numpy.random"),
     (writes_without_gradient, "aten.mul_.Tensor writes into a tensor that has a gradient"),
@@ -349,7 +352,7 @@ def test_refused_when_lowered_with_the_line(forward, message):
 
 
 def test_float64_without_x64_is_refused():
-    with pytest.raises(LoweringError, match=r"weight is torch.float64, .* jax_enable_x64"):
+    with pytest.raises(LoweringError, match=r"weight is torch.float64, .*jax_enable_x64"):
         instep.lower(nn.Linear(2, 2).double(), (torch.ones(1, 2).double(),))
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import wide
-from ._pointwise import straight_through
 from ._promotion import promote
+from ._straight_through import straight_through
 
 
 def pairwise_distance(

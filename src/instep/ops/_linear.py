@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._dtypes import wide
+
 
 def linear(input: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """``torch.nn.functional.linear``.
@@ -18,11 +20,14 @@ def linear(input: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -
       bias: :math:`b`, shape ``(out,)`` or ``()``, or None.
 
     Returns:
-      Shape ``(..., out)`` or ``(...)``.
+      Shape ``(..., out)`` or ``(...)``; in few bits the sum is rounded once, at the end.
     """
     axes = ((input.ndim - 1,), (weight.ndim - 1,))
-    output = lax.dot_general(input, weight, (axes, ((), ())))
-    return output if bias is None else output + jnp.broadcast_to(bias, output.shape)
+    dtype = wide(input.dtype)
+    output = lax.dot_general(input, weight, (axes, ((), ())), preferred_element_type=dtype)
+    if bias is not None:
+        output = output + jnp.broadcast_to(bias, output.shape).astype(dtype)
+    return output.astype(input.dtype)
 
 
 def bilinear(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from ..._errors import LoweringError, where
+from ... import _errors
+from ..._errors import LoweringError
 from ._capture import Captured, Rewriting, capturing
 from ._compile import where_of
 from ._gradients import reached, stop_gradients
@@ -61,14 +64,17 @@ def export(
             "ignore", message=".*_flat_weights.*were assigned during export"
         )
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
         tensors, structure = take_apart(example, torch.is_tensor)
 
         structures: list[Any] = []
 
         def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> tuple:
             args, kwargs = replaced(structure, example, tensors)
+            before = dict(module.named_buffers())
             with Rewriting(captured):
                 made = call(module, *args, **kwargs)
+            _write_assigned(module, before)
             leaves, made_of = take_apart(made, torch.is_tensor)
             structures.append(made_of)
             return tuple(leaves)
@@ -76,6 +82,8 @@ def export(
         root = _Root(copy.deepcopy(module), forward)
         shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
         program = _traced(root, tuple(tensors), shapes)
+        for name, value in program.constants.items():
+            _check_constant(value, name)
         stop_gradients(program.graph_module, _differentiated(program, root))
         _refuse_unknown_sizes(program.graph_module)
         program = _functional(program)
@@ -90,7 +98,7 @@ def export(
             assert spec.target is not None
             inputs.append((name, spec.kind, spec.target.removeprefix(PREFIX)))
         else:
-            constants[name] = _constant(program.constants[str(spec.target)], str(spec.target))
+            constants[name] = program.constants[str(spec.target)]
     outputs = [
         (spec.kind, None if spec.target is None else spec.target.removeprefix(PREFIX))
         for spec in signature.output_specs
@@ -125,6 +133,23 @@ class _Root(nn.Module):
         return self._forward(self.module, tensors)
 
 
+def _write_assigned(module: nn.Module, before: dict[str, torch.Tensor]) -> None:
+    """``self.buffer = new`` as a write into the buffer, which a graph shows."""
+    for name, new in list(module.named_buffers()):
+        old = before.get(name)
+        if new is old:
+            continue
+        if old is None or new.shape != old.shape or new.dtype != old.dtype:
+            was = "missing" if old is None else f"{old.dtype}{list(old.shape)}"
+            raise LoweringError(
+                f"the forward pass makes the buffer {name} {new.dtype}{list(new.shape)}; it "
+                f"was {was}. A JAX step keeps shapes and dtypes: register it as it will be."
+            )
+        old.copy_(new.detach())
+        path, _, attribute = name.rpartition(".")
+        module.get_submodule(path)._buffers[attribute] = old
+
+
 def _traced(root: _Root, tensors: tuple, shapes: Any) -> ExportedProgram:
     try:
         return torch.export.export(root, tensors, dynamic_shapes=shapes, strict=False)
@@ -135,20 +160,30 @@ def _traced(root: _Root, tensors: tuple, shapes: Any) -> ExportedProgram:
 
 
 def _explained(error: Exception) -> str:
-    name = type(error).__name__
-    message = str(error).strip().splitlines()
-    first = message[0] if message else name
-    if "DataDependent" in name or "DynamicOutputShape" in name or "data-dependent" in first:
+    text = f"{type(error).__name__}: {error}"
+    place = _line(error)
+    if any(x in text for x in ("DataDependent", "DynamicOutputShape", "data-dependent")):
         return (
-            f"the forward pass decides by the numbers it computes: {where(error)[:400]}. JAX "
-            f"traces it once for all numbers: use torch.where or torch.cond for a choice, a "
-            f"mask for a selection, or do it before the model."
+            f"the forward pass decides by the numbers it computes{place}. JAX traces it once, "
+            f"for all numbers: use torch.where or torch.cond for a choice, a mask for a "
+            f"selection, or do it before the model."
         )
-    return f"torch.export cannot trace the forward pass: {where(error)[:1000]}"
+    return f"torch.export cannot trace the forward pass{place}: {text[:1000]}"
+
+
+def _line(error: BaseException) -> str:
+    """The innermost line outside of PyTorch and instep."""
+    inside = tuple(str(Path(file).parent) for file in (torch.__file__, _errors.__file__))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*inside, "<"))]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
-    """Without writes in place; operators without a rule that are made of others, decomposed."""
+    """Without writes in place; operators without a rule that are made of others, decomposed.
+
+    So is ``instance_norm``, whose schema does not tell that it writes its running statistics.
+    """
     known = torch.export.default_decompositions()
     table: dict[Any, Callable] = {}
     while True:
@@ -185,16 +220,15 @@ def _differentiated(program: ExportedProgram, root: _Root) -> list[str]:
     return names
 
 
-def _constant(value: Any, name: str) -> torch.Tensor:
-    if torch.is_tensor(value) and not value.requires_grad:
-        return value.detach()
-    if torch.is_tensor(value):
+def _check_constant(value: Any, name: str) -> None:
+    if not torch.is_tensor(value):
+        raise LoweringError(f"the forward pass uses {name}, a {type(value).__name__}.")
+    if value.requires_grad:
         raise LoweringError(
             f"the forward pass uses a tensor that requires a gradient and is not one of the "
             f"module ({name.removeprefix(PREFIX)}, shape {tuple(value.shape)}). Register it as "
             f"nn.Parameter of the module, or use the module that is given."
         )
-    raise LoweringError(f"the forward pass uses {name}, a {type(value).__name__}.")
 
 
 def _dynamic(tensors: Sequence[torch.Tensor]) -> tuple[dict[int, Any] | None, ...]:
@@ -208,6 +242,11 @@ def _refuse_unknown_sizes(graph_module: fx.GraphModule) -> None:
         if not isinstance(module, fx.GraphModule):
             continue
         for node in module.graph.nodes:
+            if getattr(node.target, "_opname", "") in ("item", "_local_scalar_dense"):
+                raise LoweringError(
+                    f".item() reads a number out of a tensor ({where_of(node)}). Keep it a "
+                    f"tensor, with .detach() for its lack of a gradient."
+                )
             value = node.meta.get("val")
             for x in value if isinstance(value, tuple | list) else [value]:
                 if torch.is_tensor(x) and any(map(free_unbacked_symbols, x.shape)):

@@ -64,13 +64,6 @@ def native_group_norm(input, weight, bias, N, C, HxW, group, eps):
     return ops.native_group_norm(input, group, weight, bias, eps)
 
 
-def instance_norm(
-    input, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn_enabled
-):
-    del cudnn_enabled
-    return ops.instance_norm(input, mean, var, weight, bias, use_input_stats, momentum, eps)[0]
-
-
 def layer_norm(input, normalized_shape, weight, bias, eps, cudnn_enabled):
     del cudnn_enabled
     return ops.layer_norm(input, normalized_shape, weight, bias, eps)
@@ -265,7 +258,6 @@ ATEN: dict[str, Callable[..., Any]] = {
     "hardsigmoid": ops.hardsigmoid,
     "hardswish": ops.hardswish,
     "hardtanh": ops.hardtanh,
-    "instance_norm": instance_norm,
     "layer_norm": layer_norm,
     "leaky_relu": ops.leaky_relu,
     "linear": ops.linear,
