@@ -30,7 +30,8 @@ def _(primals, tangents):
     ([x], [dx]) = primals, tangents
     if jnp.iscomplexobj(x):
         return abs(x), jnp.real(jnp.conj(sgn(x)) * dx)
-    return abs(x), jnp.where(x > 0, dx, jnp.where(x < 0, -dx, 0))
+    sign = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)  # 0 for NaN
+    return abs(x), dx * sign
 
 
 def sgn(input: jax.Array) -> jax.Array:

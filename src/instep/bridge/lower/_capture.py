@@ -183,10 +183,14 @@ def _batch_norm(forward):
 
 
 def _apply(captured: Captured):
+    applied = torch.autograd.Function.apply.__func__
+
     def apply(cls, *args, **kwargs):
         if cls is CheckpointFunction:  # the forward pass of torch.utils.checkpoint
             function, _, *rest = args
             return function(*rest)
+        if cls.__module__.startswith("torch."):  # torch.cond, which a graph shows
+            return applied(cls, *args, **kwargs)
         function = function_of(cls)
         if function is None:
             raise LoweringError(
