@@ -24,6 +24,7 @@ from ._max_pool import (
     max_pool2d as max_pool2d,
     max_pool3d as max_pool3d,
 )
+from ._max_unpool import max_unpool as max_unpool
 from ._norm import batch_norm as batch_norm
 from ._pad import pad as pad
 from ._pixel_shuffle import (
@@ -44,6 +45,7 @@ from ._pool_adaptive import (
     adaptive_max_pool2d as adaptive_max_pool2d,
     adaptive_max_pool3d as adaptive_max_pool3d,
 )
+from ._pool_fractional import fractional_max_pool as fractional_max_pool
 from ._softmax import (
     log_softmax as log_softmax,
     log_softmax_at as log_softmax_at,
