@@ -16,25 +16,24 @@ from instep import ops
 NAN, INF = float("nan"), float("inf")
 
 
-def check(theirs, ours, *inputs, order=1):
+def check(theirs, ours, *inputs):
     """Values, dtypes, shapes and gradients of a function of floating arrays."""
     leaves = [torch.tensor(x, requires_grad=True) for x in inputs]
     expected, made = theirs(*leaves), ours(*map(jnp.asarray, inputs))
-    one = not isinstance(made, tuple)
-    for x, y in zip([expected] if one else expected, [made] if one else made, strict=True):
+    pair = isinstance(made, tuple)
+    for x, y in zip(expected if pair else [expected], made if pair else [made], strict=True):
         assert array(x).dtype == y.dtype and x.shape == y.shape
         assert_in_step(x.double(), np.asarray(y, float), "value", finite=False)
-    noise = np.random.default_rng(7)
-    weights = noise.normal(size=(expected if one else expected[0]).shape)
 
-    def loss(*xs):
-        y = ours(*xs)
-        return jnp.sum((y if one else y[0]) ** order * jnp.asarray(weights))
+    cotangent = images(*(expected[0] if pair else expected).shape, seed=7)
 
-    y = expected if one else expected[0]
-    theirs_of = torch.autograd.grad((y**order * torch.tensor(weights)).sum(), leaves)
-    ours_of = jax.grad(loss, tuple(range(len(inputs))))(*map(jnp.asarray, inputs))
-    for x, y in zip(theirs_of, ours_of, strict=True):
+    def ours_first(*xs):
+        return ours(*xs)[0] if pair else ours(*xs)
+
+    _, pull = jax.vjp(ours_first, *map(jnp.asarray, inputs))
+    output = expected[0] if pair else expected
+    grads = torch.autograd.grad(output, leaves, torch.tensor(cotangent))
+    for x, y in zip(grads, pull(jnp.asarray(cotangent)), strict=True):
         assert_in_step(x, y, "gradient", finite=False)
 
 
@@ -102,3 +101,141 @@ def test_pools_keep_dtypes(dtype, x64):
     for theirs, ours in pairs:
         assert str(theirs.dtype) == f"torch.{ours.dtype}"
         np.testing.assert_array_equal(theirs.double().numpy(), np.asarray(ours, float))
+
+
+def test_max_pool_has_a_second_derivative(x64):
+    x, v = images(1, 2, 7, 7), images(1, 2, 7, 7, seed=1)
+    tx = torch.tensor(x, requires_grad=True)
+    [slope] = torch.autograd.grad(F.max_pool2d(tx, 3, 2, 1).pow(3).sum(), tx, create_graph=True)
+    [expected] = torch.autograd.grad(slope, tx, torch.tensor(v))
+
+    def loss(x):
+        return jnp.sum(ops.max_pool2d(x, 3, 2, 1) ** 3)
+
+    _, made = jax.jvp(jax.grad(loss), (jnp.asarray(x),), (jnp.asarray(v),))
+    assert_in_step(expected, made)
+
+
+def test_avg_pool_of_infinities_and_of_negative_integers(x64):
+    given = {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}
+    for counted in (True, False):
+        g = given | {"count_include_pad": counted}
+        check(lambda x, g=g: F.avg_pool2d(x, **g), lambda x, g=g: ops.avg_pool2d(x, **g), LOW)
+    x = np.random.default_rng(0).integers(-9, 9, (1, 2, 6, 6))
+    made = ops.avg_pool2d(jnp.asarray(x), **given)
+    np.testing.assert_array_equal(F.avg_pool2d(torch.tensor(x), **given), made)
+
+
+@pytest.mark.parametrize("kind", [images, ties, holes])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((2, 3, 9, 8), (4, 3)), ((1, 2, 6, 7, 5), (2, 1, 3))]
+)
+def test_fractional_max_pool(kind, shape, size, x64):
+    u = np.random.default_rng(0).random((*shape[:2], len(size)))
+    theirs = F.fractional_max_pool2d if len(size) == 2 else F.fractional_max_pool3d
+    samples = torch.tensor(u)
+    check(
+        lambda x: theirs(x, 2, size, return_indices=True, _random_samples=samples),
+        lambda x: ops.fractional_max_pool(x, 2, size, jnp.asarray(u)),
+        kind(*shape),
+    )
+
+
+def test_max_unpool(x64):
+    x = images(2, 3, 4, 5)
+    _, at = F.max_pool2d(torch.tensor(images(2, 3, 8, 10)), 2, return_indices=True)
+    check(
+        lambda x: F.max_unpool2d(x, at, 2),
+        lambda x: ops.max_unpool(x, jnp.asarray(at.numpy()), (8, 10)),
+        x,
+    )
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("sides", [(2, 1, 0, 3), (-1, 3, 2, -2), (3, -2, -1, 2)], ids=str)
+def test_pad(mode, sides, x64):
+    x = images(1, 2, 5, 6)
+    check(lambda x: F.pad(x, sides, mode), lambda x: ops.pad(x, sides, mode), x)
+
+
+PLACES = np.array([-3, -1.2, -1, -0.75, -0.5, -0.3, 0, 0.25, 0.5, 0.9, 1, 1.1, 2.6])
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("corners", [True, False])
+def test_grid_sample_at_edges(mode, padding, corners, x64):
+    grid = np.stack(np.meshgrid(PLACES, PLACES[::-1]), -1)[None]
+    given = (mode, padding, corners)
+    check(
+        lambda x, g: F.grid_sample(x, g, *given),
+        lambda x, g: ops.grid_sample(x, g, *given),
+        images(1, 2, 1 if corners else 4, 5),
+        grid,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0")  # of axes of length 1
+@pytest.mark.parametrize("size", [(2, 3, 4, 5), (1, 2, 3, 1, 4)], ids=str)
+@pytest.mark.parametrize("corners", [True, False])
+def test_affine_grid(size, corners, x64):
+    n = len(size) - 2
+    theta = images(size[0], n, n + 1)
+    check(
+        lambda t: F.affine_grid(t, size, corners),
+        lambda t: ops.affine_grid(t, size, corners),
+        theta,
+    )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
+@pytest.mark.parametrize("scale", [(2.0, 3.0), (1.7, 0.6), (0.5, 1.0), (2.3, 2.5)], ids=str)
+def test_interpolate(mode, scale, x64):
+    x = images(1, 2, 7, 6)
+    more = [{}, {"recompute_scale_factor": True}, {"antialias": True}]
+    for extra in more[: 2 if mode.startswith("nearest") else 3]:
+        given = {"scale_factor": scale, "mode": mode, **extra}
+        check(
+            lambda x, g=given: F.interpolate(x, **g),
+            lambda x, g=given: ops.interpolate(x, **g),
+            x,
+        )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_nearest_elements_are_those_of_pytorch(mode, x64):
+    for length, size in [(3, 7), (25, 49), (49, 7), (49, 48), (41, 82), (7, 70), (93, 31)]:
+        x = np.arange(length, dtype=float).reshape(1, 1, -1)
+        expected = F.interpolate(torch.tensor(x), size, mode=mode)
+        made = ops.interpolate(jnp.asarray(x), size, mode=mode)
+        np.testing.assert_array_equal(expected, made, err_msg=f"{length} to {size}")
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_convolutions(x64):
+    x, w, b = images(2, 4, 9, 8), images(6, 2, 4, 3, seed=1), images(6, seed=2)
+    for given in (
+        {"padding": "same", "dilation": (1, 2), "groups": 2},
+        {"padding": (1, 0), "stride": (2, 3), "groups": 2},
+    ):
+        check(
+            lambda x, w, b, g=given: F.conv2d(x, w, b, **g),
+            lambda x, w, b, g=given: ops.conv2d(x, w, b, **g),
+            *(x, w, b),
+        )
+    w = images(4, 3, 4, 3, seed=1)
+    given = {"stride": (3, 2), "padding": (4, 1), "output_padding": (2, 1), "groups": 2}
+    check(
+        lambda x, w, b: F.conv_transpose2d(x, w, b, **given, dilation=2),
+        lambda x, w, b: ops.conv_transpose2d(x, w, b, **given, dilation=2),
+        *(x, w, b),
+    )
+    x, w, b = images(9, 2, 4), images(3, 4, 5, seed=1), images(5, seed=2)
+    check(lambda *a: torch.conv_tbc(*a, 1), lambda *a: ops.conv_tbc(*a, 1), *(x, w, b))
+
+
+def test_fold_sums_where_patches_overlap(x64):
+    given = {"kernel_size": (3, 2), "dilation": (1, 2), "padding": (1, 0), "stride": (2, 1)}
+    check(lambda x: F.unfold(x, **given), lambda x: ops.unfold(x, **given), holes(2, 3, 7, 6))
+    x = images(2, 18, 16)
+    check(lambda x: F.fold(x, (7, 6), **given), lambda x: ops.fold(x, (7, 6), **given), x)

@@ -262,6 +262,9 @@ from ._max_pool import (
     max_pool2d as max_pool2d,
     max_pool3d as max_pool3d,
 )
+from ._max_unpool import (
+    max_unpool as max_unpool,
+)
 from ._norm import (
     batch_norm as batch_norm,
 )
@@ -286,6 +289,9 @@ from ._pool_adaptive import (
     adaptive_max_pool1d as adaptive_max_pool1d,
     adaptive_max_pool2d as adaptive_max_pool2d,
     adaptive_max_pool3d as adaptive_max_pool3d,
+)
+from ._pool_fractional import (
+    fractional_max_pool as fractional_max_pool,
 )
 from ._products import (
     cross as cross,
@@ -406,9 +412,9 @@ from ._unary import (
     floor as floor,
     frac as frac,
     log as log,
+    log10 as log10,
     log1p as log1p,
     log2 as log2,
-    log10 as log10,
     nan_to_num as nan_to_num,
     neg as neg,
     positive as positive,

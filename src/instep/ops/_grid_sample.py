@@ -86,7 +86,7 @@ def _sampled(input, grid, mode, padding_mode, corners):
     """All neighbours at once: they lie on one axis for each axis of space, after samples."""
     n, sizes = input.ndim - 2, input.shape[2:]
     index = jnp.zeros([1] * (2 * n + 1), np.int32)
-    valid, weight = jnp.ones_like(index, bool), jnp.ones_like(index, input.dtype)
+    valid, weight = jnp.ones_like(index, bool), jnp.ones_like(index, grid.dtype)
     for axis, size in enumerate(sizes):
         x = grid[..., n - 1 - axis] + 1
         x = x / 2 * (size - 1) if corners else (x * size - 1) / 2

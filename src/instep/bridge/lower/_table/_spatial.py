@@ -50,6 +50,10 @@ POOLS: dict[str, Callable[..., Any]] = {
     "adaptive_max_pool1d": partial(ops.adaptive_max_pool1d, return_indices=True),
     "adaptive_max_pool2d": partial(ops.adaptive_max_pool2d, return_indices=True),
     "adaptive_max_pool3d": partial(ops.adaptive_max_pool3d, return_indices=True),
+    "fractional_max_pool2d": ops.fractional_max_pool,
+    "fractional_max_pool3d": ops.fractional_max_pool,
+    "max_unpool2d": ops.max_unpool,
+    "max_unpool3d": lambda input, indices, size, *_: ops.max_unpool(input, indices, size),
 }
 
 
