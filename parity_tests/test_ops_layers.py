@@ -404,7 +404,7 @@ def test_cells(name, x64):
             return lambda x, h, *w: cell(x, (h, h), *w)[0]
         return cell
 
-    agree(of(getattr(torch, name)), of(getattr(ops, name)), x, h, *weights, second=True)
+    agree(of(getattr(torch, name)), of(getattr(ops, name)), x, h, *weights)
 
 
 def test_packed_sequences_of_unknown_lengths_are_refused():
