@@ -314,12 +314,14 @@ from ._random import (
 )
 from ._recurrent import (
     gru as gru,
-    gru_cell as gru_cell,
     lstm as lstm,
-    lstm_cell as lstm_cell,
     rnn_relu as rnn_relu,
-    rnn_relu_cell as rnn_relu_cell,
     rnn_tanh as rnn_tanh,
+)
+from ._recurrent_cells import (
+    gru_cell as gru_cell,
+    lstm_cell as lstm_cell,
+    rnn_relu_cell as rnn_relu_cell,
     rnn_tanh_cell as rnn_tanh_cell,
 )
 from ._reduction import (

@@ -60,7 +60,9 @@ def prelu(input: jax.Array, weight: jax.Array) -> jax.Array:
 @prelu.defjvp
 def _(primals, tangents):
     (x, w), (dx, dw) = primals, tangents
-    d = _per_channel(w, x) * dx + _per_channel(dw, x) * jnp.where(x > 0, 0, x)
+    slope, d_slope = _per_channel(w, x), _per_channel(dw, x)
+    slope = jnp.where(x == 0, lax.stop_gradient(slope), slope)  # second derivative 0 at 0
+    d = slope * dx + d_slope * jnp.where(x < 0, x, 0)
     return prelu(x, w), jnp.where(x > 0, dx, d)
 
 
@@ -96,17 +98,28 @@ def elu(
     ``scale`` and ``input_scale`` are those of ``torch.ops.aten.elu``.
     """
 
-    def of_wide(x):
-        below = jnp.where(x <= 0, x, 0)
-        exp = jnp.expm1(below * input_scale) * (alpha * scale)
-        return jnp.where(x <= 0, exp, x * scale)
-
-    return _in_wide(of_wide, input)
+    return _in_wide(lambda x: _elu(x, alpha, scale, input_scale, input_scale), input)
 
 
 def celu(input: jax.Array, alpha: float = 1.0) -> jax.Array:
-    """``torch.nn.functional.celu``."""
-    return elu(input, alpha, 1.0, 1 / alpha)
+    """``torch.nn.functional.celu``; its slope is that of ``alpha`` rounded to float32."""
+    rounded = 1 / float(np.float32(alpha))
+    return _in_wide(lambda x: _elu(x, alpha, 1.0, 1 / alpha, rounded), input)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+def _elu(x, alpha, scale, input_scale, slope_scale):
+    del slope_scale
+    exp = jnp.expm1(jnp.where(x <= 0, x, 0) * input_scale)
+    return jnp.where(x <= 0, exp * (alpha * scale), x * scale)
+
+
+@_elu.defjvp
+def _(alpha, scale, input_scale, slope_scale, primals, tangents):
+    ([x], [dx]) = primals, tangents
+    exp = jnp.exp(jnp.where(x < 0, x, 0) * slope_scale)  # of second derivative 0 at 0
+    slope = jnp.where(x <= 0, exp * (alpha * scale * slope_scale), scale)
+    return _elu(x, alpha, scale, input_scale, slope_scale), slope * dx
 
 
 def selu(input: jax.Array) -> jax.Array:
@@ -196,13 +209,19 @@ def _(primals, tangents):
 
 def hardswish(input: jax.Array) -> jax.Array:
     """``torch.nn.functional.hardswish``: slope 0 at -3 and 1 at 3."""
+    return _in_wide(_hardswish, input)
 
-    def of_wide(x):
-        between = jnp.where((x > -3) & (x < 3), x, 0)
-        curve = between * (between + 3) / 6
-        return jnp.where(x <= -3, 0, jnp.where(x < 3, curve, x))
 
-    return _in_wide(of_wide, input)
+@jax.custom_jvp
+def _hardswish(x):
+    return x * jnp.clip(x + 3, 0, 6) / 6
+
+
+@_hardswish.defjvp
+def _(primals, tangents):
+    ([x], [dx]) = primals, tangents
+    slope = jnp.where(x <= -3, 0, jnp.where(x < 3, x / 3 + 0.5, 1))
+    return _hardswish(x), slope * dx
 
 
 def glu(input: jax.Array, dim: int = -1) -> jax.Array:

@@ -84,7 +84,9 @@ def embedding_bag(
       input: integers below ``V``: shape ``(B, N)``, or ``(N,)`` with ``offsets``.
       weight: the table, shape ``(V, D)``.
       offsets: where each bag starts in ``input``, shape ``(B,)``; the first is 0.
-      scale_grad_by_freq: divide the gradient of a row by the number of times its index occurs.
+      scale_grad_by_freq: divide the gradients of rows by a number of times that an index
+        occurs: for the k-th smallest index, as PyTorch does on the CPU, that of the k-th of
+        the sorted ``input``, repetitions counted, which may be a smaller index.
       mode: ``"sum"``, ``"mean"`` or ``"max"``; the largest of equals is the first.
       per_sample_weights: factors of the rows, the shape of ``input``, for a sum only.
       include_last_offset: ``offsets`` ends with the length of ``input``, which starts no bag.
@@ -111,13 +113,15 @@ def embedding_bag(
     elif include_last_offset:
         offsets = offsets[:-1]
     bags = len(offsets)
-    bag = bag_of_each(len(input), offsets)
+    bag = _bag_of_each(len(input), offsets)
     counts = jnp.ones(len(input), bool)
     if padding_idx is not None:
         counts = input != padding_idx % len(weight)
     if mode == "max":
         return _largest(weight, input, bag, counts, bags)
-    rows = embedding(input, weight, scale_grad_by_freq=scale_grad_by_freq)
+    rows = _rows(weight, input)
+    if scale_grad_by_freq:
+        rows = _gradient_times(rows, _inverse_frequency(input, weight))
     if per_sample_weights is not None:
         rows = rows * jnp.expand_dims(per_sample_weights, -1)
     rows = jnp.where(jnp.expand_dims(counts, -1), rows, 0).astype(wide(rows.dtype))
@@ -128,7 +132,14 @@ def embedding_bag(
     return total.astype(weight.dtype)
 
 
-def bag_of_each(n: int, offsets: jax.Array) -> jax.Array:
+def _inverse_frequency(input, weight):
+    times_V = jnp.zeros(len(weight), input.dtype).at[input].add(1)
+    rank_V = jnp.cumsum(times_V > 0) - 1
+    divisor_V = times_V[jnp.sort(input)[rank_V]]
+    return jnp.expand_dims(1 / divisor_V.astype(weight.dtype), -1)[input]
+
+
+def _bag_of_each(n: int, offsets: jax.Array) -> jax.Array:
     """The number of the bag that each of ``n`` indices is in."""
     place = jnp.arange(n, dtype=offsets.dtype)
     return jnp.searchsorted(offsets, place, side="right").astype(offsets.dtype) - 1
