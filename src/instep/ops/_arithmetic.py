@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ._elementwise import alike, binary, computed, computing
@@ -17,14 +18,14 @@ def add(input: Any, other: Any, alpha: Any = 1) -> jax.Array:
     """``torch.add``: ``input + alpha * other``."""
     if alpha == 1:
         return computed(jnp.add, input, other)
-    return computed(lambda x, y: x + alpha * y, input, other)
+    return computed(lambda x, y, a: x + a * y, input, other, alpha)
 
 
 def sub(input: Any, other: Any, alpha: Any = 1) -> jax.Array:
     """``torch.sub``: ``input - alpha * other``."""
     if alpha == 1:
         return computed(jnp.subtract, input, other)
-    return computed(lambda x, y: x - alpha * y, input, other)
+    return computed(lambda x, y, a: x - a * y, input, other, alpha)
 
 
 def rsub(input: Any, other: Any, alpha: Any = 1) -> jax.Array:
@@ -32,7 +33,7 @@ def rsub(input: Any, other: Any, alpha: Any = 1) -> jax.Array:
     return sub(other, input, alpha)
 
 
-mul = binary("mul", jnp.multiply)
+mul = binary("mul", jnp.multiply, round_numbers=False)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> jax.Array:
@@ -43,7 +44,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> jax.Arra
       rounding_mode: None, ``"trunc"`` (towards 0) or ``"floor"``, whose slope is 0.
     """
     if rounding_mode is None:
-        return computed(_quotient, input, other, floating=True)
+        return computed(_quotient, input, other, floating=True, round_numbers=False)
     if rounding_mode == "trunc":
         return computed(_truncated, input, other)
     if rounding_mode == "floor":
@@ -129,6 +130,8 @@ def pow(input: Any, exponent: Any) -> jax.Array:
         dtype = result_type(input, exponent)
         if jnp.issubdtype(dtype, jnp.inexact):
             x = jnp.asarray(input).astype(computing(dtype))
+            if dtype != x.dtype:
+                exponent = float(np.asarray(exponent).astype(dtype))
             return _constant_power(x, exponent).astype(dtype)
     return computed(_power, input, exponent)
 
@@ -158,10 +161,10 @@ def _power(x, exponent):
 def _(primals, tangents):
     (x, e), (dx, de) = primals, tangents
     y = _power(x, e)
-    by_base = jnp.where(e == 0, 0, dx * (e * _power(x, e - 1)))
+    by_base = jnp.where(e == 0, 0, e * _power(x, e - 1))
     flat = (x == 0) & (jnp.real(e) >= 0)
-    by_exponent = jnp.where(flat, 0, de * (y * jnp.log(jnp.where(flat, 1, x))))
-    return y, by_base + by_exponent
+    by_exponent = jnp.where(flat, 0, y * jnp.log(jnp.where(flat, 1, x)))
+    return y, dx * by_base + de * by_exponent
 
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> jax.Array:
@@ -180,7 +183,7 @@ def lerp(input: Any, end: Any, weight: Any) -> jax.Array:
     def between(x, y, w):
         return jnp.where(jnp.abs(w) < 0.5, x + w * (y - x), y - (y - x) * (1 - w))
 
-    return computed(between, input, end, weight)
+    return computed(between, input, end, weight, round_numbers=False)
 
 
 @jax.custom_jvp
@@ -223,7 +226,7 @@ def _copysign(x, y):
 def _(primals, tangents):
     (x, y), (dx, _) = primals, tangents
     z = _copysign(x, y)
-    return z, jnp.where(x == 0, 0, dx * (z / jnp.where(x == 0, 1, x)))
+    return z, dx * jnp.where(x == 0, 0, z / jnp.where(x == 0, 1, x))
 
 
 copysign = binary("copysign", _copysign, floating=True)

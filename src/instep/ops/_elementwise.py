@@ -14,16 +14,20 @@ from ._promotion import as_floating, result_type
 
 
 def computed(
-    function: Callable[..., jax.Array], *operands: Any, floating: bool = False
+    function: Callable[..., jax.Array],
+    *operands: Any,
+    floating: bool = False,
+    round_numbers: bool = True,
 ) -> jax.Array:
     """``function`` of the operands, promoted as PyTorch promotes them.
 
-    Half precision is computed in float32, Python numbers with it, and rounded once.
+    Half precision is computed in float32 and rounded once.
 
     Args:
       function: of arrays of one dtype and one rank.
       operands: arrays and Python numbers.
       floating: integers and booleans become the default floating dtype.
+      round_numbers: to half precision, too; PyTorch multiplies and divides by whole ones.
 
     Returns:
       An array of the promoted dtype.
@@ -31,6 +35,8 @@ def computed(
     dtype = result_type(*operands)
     if floating:
         dtype = as_floating(dtype)
+    if round_numbers:
+        operands = tuple(alike(dtype, *operands))
     return function(*alike(computing(dtype), *operands)).astype(dtype)
 
 
@@ -58,11 +64,16 @@ def unary(name: str, function: Callable[..., jax.Array], floating: bool = True):
     return _named(call, name)
 
 
-def binary(name: str, function: Callable[..., jax.Array], floating: bool = False):
+def binary(
+    name: str,
+    function: Callable[..., jax.Array],
+    floating: bool = False,
+    round_numbers: bool = True,
+):
     """``torch.<name>``, a function of two arrays, or of an array and a number."""
 
     def call(input: Any, other: Any) -> jax.Array:
-        return computed(function, input, other, floating=floating)
+        return computed(function, input, other, floating=floating, round_numbers=round_numbers)
 
     return _named(call, name)
 

@@ -121,5 +121,6 @@ def _(function, axes, share_nan, primals, tangents):
     ties = x == y
     if share_nan:
         ties = ties | ((x != x) & (y != y))
-    count = jnp.sum(ties, axes, keepdims=True).astype(x.dtype)
-    return y, jnp.sum(jnp.where(ties, dx, 0), axes, keepdims=True) / count
+    ties = ties.astype(x.dtype)
+    share = ties / jnp.sum(ties, axes, keepdims=True)  # NaN where there are none
+    return y, jnp.sum(share * dx, axes, keepdims=True)

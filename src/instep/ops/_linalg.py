@@ -5,6 +5,7 @@ Eigenvectors and singular vectors are fixed up to a phase only, which the librar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -127,7 +128,7 @@ def pinv(
       A: shape ``(..., M, N)``.
       atol: a number or an array ``(...)``; None is 0.
       rtol: as well; None is ``max(M, N)`` times the epsilon of the dtype, or 0 with ``atol``.
-      hermitian: not read; the matrix is what it is.
+      hermitian: only the lower triangle is read.
     """
     if A.size == 0:
         return jnp.zeros((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)
@@ -141,12 +142,12 @@ def pinv(
     at, rt = (
         jnp.asarray(0.0 if tol is None else tol).astype(real)[..., None] for tol in (atol, rtol)
     )
-    del hermitian
-    return _pinv(A, lax.stop_gradient(at), lax.stop_gradient(rt))
+    return _pinv(A, lax.stop_gradient(at), lax.stop_gradient(rt), hermitian)
 
 
-@jax.custom_jvp
-def _pinv(A, atol, rtol):
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _pinv(A, atol, rtol, hermitian):
+    A = _symmetric(A, "L") if hermitian else A
     U, S, Vh = jnp.linalg.svd(A, full_matrices=False)
     atol, rtol, S = promote(atol, rtol, S)
     kept = jnp.maximum(atol, rtol * S[..., :1]) < S
@@ -155,10 +156,10 @@ def _pinv(A, atol, rtol):
 
 
 @_pinv.defjvp
-def _(primals, tangents):
+def _(hermitian, primals, tangents):
     """Golub and Pereyra, SIAM Journal on Numerical Analysis 10, 1973."""
     A, dA = primals[0], tangents[0]
-    P = _pinv(*primals)
+    P = _pinv(*primals, hermitian)
     Ph, dAh = jnp.conj(P.mT), jnp.conj(dA.mT)
     X = P @ (Ph @ dAh)
     Y = (dAh @ Ph) @ P

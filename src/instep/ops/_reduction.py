@@ -78,7 +78,7 @@ def any(input: jax.Array, dim: Dim = None, keepdim: bool = False) -> jax.Array:
 
 def count_nonzero(input: jax.Array, dim: Dim = None) -> jax.Array:
     """``torch.count_nonzero``."""
-    return jnp.sum(input != 0, axes_of(input, dim), dtype=integers())
+    return jnp.sum(input.astype(bool), axes_of(input, dim), dtype=integers())
 
 
 def logsumexp(input: jax.Array, dim: Dim, keepdim: bool = False) -> jax.Array:

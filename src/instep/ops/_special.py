@@ -20,8 +20,8 @@ def _xlogy(x, y):
 @_xlogy.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    by_x = jnp.where((x == 0) & (y <= 0), 0, dx * jnp.log(y))
-    return _xlogy(x, y), by_x + dy * (x / y)
+    by_x = jnp.where((x == 0) & (y <= 0), 0, jnp.log(y))
+    return _xlogy(x, y), dx * by_x + dy * (x / y)
 
 
 @jax.custom_jvp
@@ -32,8 +32,8 @@ def _xlog1py(x, y):
 @_xlog1py.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    by_x = jnp.where((x == 0) & (y <= -1), 0, dx * jnp.log1p(y))
-    return _xlog1py(x, y), by_x + dy * (x / (y + 1))
+    by_x = jnp.where((x == 0) & (y <= -1), 0, jnp.log1p(y))
+    return _xlog1py(x, y), dx * by_x + dy * (x / (y + 1))
 
 
 @jax.custom_jvp

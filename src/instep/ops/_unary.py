@@ -96,12 +96,23 @@ def logit(input: jax.Array, eps: float | None = None) -> jax.Array:
 
     def of(p):
         if eps is None:
-            return jnp.log(p / (1 - p))
+            return _logit(p)
         inside = (p >= eps) & (p <= 1 - eps)
-        p = jnp.where(inside, p, lax.stop_gradient(jnp.clip(p, eps, 1 - eps)))
-        return jnp.log(p / (1 - p))
+        return _logit(jnp.where(inside, p, lax.stop_gradient(jnp.clip(p, eps, 1 - eps))))
 
     return computed(of, input, floating=True)
+
+
+@jax.custom_jvp
+def _logit(p):
+    return jnp.log(p / (1 - p))
+
+
+@_logit.defjvp
+def _(primals, tangents):
+    ([p], [dp]) = primals, tangents
+    slope = jnp.where((p < 0) | (p > 1), jnp.nan, 1 / (p * (1 - p)))
+    return _logit(p), dp * slope
 
 
 @jax.custom_jvp
