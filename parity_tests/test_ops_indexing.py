@@ -90,6 +90,8 @@ WRITES = {  # of values that are broadcast to V, at TWICE where nothing is said
     "scatter nothing": lambda x, v: x.scatter(0, TWICE[:0, None, None].expand(0, 5, 3), v[:0]),
     "scatter_add": lambda x, v: x.scatter_add(-1, integers([[2, 0, 2], [1, 1, 1]]), v[:1, :2]),
     "slice_scatter": lambda x, v: torch.slice_scatter(x, v[:2], 0, -3, 99, 2),
+    "slice_scatter of one": lambda x, v: torch.slice_scatter(x, v, 0, -3, 99),
+    "slice_scatter of none": lambda x, v: torch.slice_scatter(x, v[:0], 0, 2, 2, 2),
     "select_scatter": lambda x, v: torch.select_scatter(x, v[:, :, 0].mT, 0, -1).mT,
     "diagonal_scatter": lambda x, v: torch.diagonal_scatter(x, v[0], 1, 2, 0),
     "masked_scatter": lambda x, v: x.masked_scatter(MASK2[..., None], v),

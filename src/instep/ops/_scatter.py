@@ -98,9 +98,18 @@ def slice_scatter(
 ) -> jax.Array:
     """``torch.slice_scatter``: ``src`` in place of ``input[start:end:step]`` of one axis."""
     axis = axis_of(dim, input.ndim)
-    where = [slice(None)] * input.ndim
-    where[axis] = slice(*slice(start, end, step).indices(input.shape[axis]))
-    return jnp.asarray(input).at[tuple(where)].set(src.astype(input.dtype))
+    n = input.shape[axis]
+    first, last, _ = slice(start, end, step).indices(n)
+    src = jnp.asarray(src).astype(input.dtype)
+    if step == 1:
+        return lax.dynamic_update_slice_in_dim(input, src, first, axis)
+    if first >= last:
+        return jnp.asarray(input)
+    i = lax.broadcasted_iota(jnp.int32, input.shape, axis)
+    written = (i >= first) & (i < last) & ((i - first) % step == 0)
+    spread = [(0, 0, 0)] * input.ndim
+    spread[axis] = (first, n - first - (src.shape[axis] - 1) * step - 1, step - 1)
+    return jnp.where(written, lax.pad(src, jnp.zeros((), src.dtype), spread), input)
 
 
 def select_scatter(input: jax.Array, src: jax.Array, dim: int, index: int) -> jax.Array:
@@ -118,7 +127,8 @@ def diagonal_scatter(
     x = jnp.moveaxis(input, (dim1, dim2), (-2, -1))
     i = jnp.arange(src.shape[-1])
     at = (..., i + max(-offset, 0), i + max(offset, 0))
-    return jnp.moveaxis(x.at[at].set(src.astype(x.dtype)), (-2, -1), (dim1, dim2))
+    y = x.at[at].set(jnp.asarray(src).astype(x.dtype), unique_indices=True)
+    return jnp.moveaxis(y, (-2, -1), (dim1, dim2))
 
 
 def _scattered(write, input, dim, index, src):
