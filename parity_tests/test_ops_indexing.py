@@ -84,7 +84,7 @@ WRITES = {  # of values that are broadcast to V, at TWICE where nothing is said
     "put flat, added": lambda x, v: x.put(integers(0, -1, 0), v[0, 0], accumulate=True),
     "index_add": lambda x, v: x.index_add(0, integers(0, 3, 0), v, alpha=-2),
     "index_copy": lambda x, v: x.index_copy(0, integers(0, 3, 0), v),
-    "index_fill": lambda x, v: x.index_fill(0, integers(0, 3, 0), v[0, 0, 0].detach()),
+    "index_fill": lambda x, v: x.index_fill(0, integers(0, 3, 0), v[0, 0, 0]),
     "scatter": lambda x, v: x.scatter(1, integers([[4, 0, 4], [1, 1, 1]]), v[:1, :2]),
     "scatter a number": lambda x, v: x.scatter(0, integers([[3, 0, 3]]), 2.5),
     "scatter nothing": lambda x, v: x.scatter(0, TWICE[:0, None, None].expand(0, 5, 3), v[:0]),

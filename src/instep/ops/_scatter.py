@@ -69,10 +69,12 @@ def index_copy(input: jax.Array, dim: int, index: jax.Array, source: jax.Array) 
 
 def index_fill(input: jax.Array, dim: int, index: jax.Array, value: Any) -> jax.Array:
     """``torch.index_fill``: the slices that ``index`` names filled with one value."""
-    value = cast(value, input.dtype)
-    slices = list(jnp.atleast_1d(input).shape)
-    slices[axis_of(dim, input.ndim)] = index.size
-    return _at_slices(put_at, input, dim, index, jnp.broadcast_to(value, slices))
+    axis = axis_of(dim, input.ndim)
+    x = jnp.atleast_1d(input)
+    filled = jnp.zeros(x.shape[axis], bool).at[index].set(True)
+    filled = jnp.expand_dims(filled, [i for i in range(x.ndim) if i != axis])
+    y = jnp.where(jnp.broadcast_to(filled, x.shape), cast(value, x.dtype), x)
+    return jnp.reshape(y, input.shape)
 
 
 def index_reduce(
