@@ -445,7 +445,6 @@ from ._variance import (
 )
 from ._view import (
     as_strided as as_strided,
-    as_strided_scatter as as_strided_scatter,
     diag_embed as diag_embed,
     diagonal as diagonal,
     expand as expand,

@@ -87,4 +87,4 @@ def angle(input: jax.Array) -> jax.Array:
         return lax.stop_gradient(jnp.where(jnp.isnan(x), x, half_turn))
     at_zero = input == 0
     safe = jnp.where(at_zero, jnp.ones_like(input), input)
-    return jnp.where(at_zero, jnp.angle(input * 0), jnp.angle(safe))
+    return jnp.where(at_zero, lax.stop_gradient(jnp.angle(input)), jnp.angle(safe))

@@ -69,10 +69,12 @@ def index_copy(input: jax.Array, dim: int, index: jax.Array, source: jax.Array) 
 
 def index_fill(input: jax.Array, dim: int, index: jax.Array, value: Any) -> jax.Array:
     """``torch.index_fill``: the slices that ``index`` names filled with one value."""
-    value = cast(value, input.dtype)
-    slices = list(jnp.atleast_1d(input).shape)
-    slices[axis_of(dim, input.ndim)] = index.size
-    return _at_slices(put_at, input, dim, index, jnp.broadcast_to(value, slices))
+    axis = axis_of(dim, input.ndim)
+    x = jnp.atleast_1d(input)
+    filled = jnp.zeros(x.shape[axis], bool).at[index].set(True)
+    filled = jnp.expand_dims(filled, [i for i in range(x.ndim) if i != axis])
+    y = jnp.where(jnp.broadcast_to(filled, x.shape), cast(value, x.dtype), x)
+    return jnp.reshape(y, input.shape)
 
 
 def index_reduce(
@@ -98,9 +100,18 @@ def slice_scatter(
 ) -> jax.Array:
     """``torch.slice_scatter``: ``src`` in place of ``input[start:end:step]`` of one axis."""
     axis = axis_of(dim, input.ndim)
-    where = [slice(None)] * input.ndim
-    where[axis] = slice(*slice(start, end, step).indices(input.shape[axis]))
-    return jnp.asarray(input).at[tuple(where)].set(src.astype(input.dtype))
+    n = input.shape[axis]
+    first, last, _ = slice(start, end, step).indices(n)
+    src = jnp.asarray(src).astype(input.dtype)
+    if step == 1:
+        return lax.dynamic_update_slice_in_dim(input, src, first, axis)
+    if first >= last:
+        return jnp.asarray(input)
+    i = lax.broadcasted_iota(jnp.int32, input.shape, axis)
+    written = (i >= first) & (i < last) & ((i - first) % step == 0)
+    spread = [(0, 0, 0)] * input.ndim
+    spread[axis] = (first, n - first - (src.shape[axis] - 1) * step - 1, step - 1)
+    return jnp.where(written, lax.pad(src, jnp.zeros((), src.dtype), spread), input)
 
 
 def select_scatter(input: jax.Array, src: jax.Array, dim: int, index: int) -> jax.Array:
@@ -118,7 +129,8 @@ def diagonal_scatter(
     x = jnp.moveaxis(input, (dim1, dim2), (-2, -1))
     i = jnp.arange(src.shape[-1])
     at = (..., i + max(-offset, 0), i + max(offset, 0))
-    return jnp.moveaxis(x.at[at].set(src.astype(x.dtype)), (-2, -1), (dim1, dim2))
+    y = x.at[at].set(jnp.asarray(src).astype(x.dtype), unique_indices=True)
+    return jnp.moveaxis(y, (-2, -1), (dim1, dim2))
 
 
 def _scattered(write, input, dim, index, src):

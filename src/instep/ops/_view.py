@@ -162,19 +162,6 @@ def as_strided(
     return jnp.reshape(input, -1).at[place].get(mode="fill")
 
 
-def as_strided_scatter(
-    input: jax.Array,
-    src: jax.Array,
-    size: Sequence[int],
-    stride: Sequence[int],
-    storage_offset: int = 0,
-) -> jax.Array:
-    """``torch.as_strided_scatter``: ``src`` in place of the view that ``as_strided`` makes."""
-    place = _places(size, stride, storage_offset)
-    flat = jnp.reshape(input, -1).at[place].set(src.astype(input.dtype))
-    return jnp.reshape(flat, input.shape)
-
-
 def _places(size, stride, offset):
     places = jnp.full(tuple(size), offset or 0)
     for axis, step in enumerate(stride):

@@ -131,7 +131,6 @@ ATEN: dict[str, Callable[..., Any]] = {
     "arange": lambda end, **dtype: ops.arange(0, end, **dtype),
     "arange.start": ops.arange,
     "arange.start_step": ops.arange,
-    "as_strided_scatter": ops.as_strided_scatter,
     "atleast_1d": _atleast(1),
     "atleast_2d": _atleast(2),
     "atleast_3d": _atleast(3),
