@@ -121,6 +121,7 @@ PROGRAMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of PyTorch's, tracing torch.cond
 @pytest.mark.parametrize("forward", PROGRAMS, ids=lambda f: f.__name__)
 def test_values_gradients_and_buffers(forward, x64):
     net, x = Net(forward), torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
