@@ -45,7 +45,9 @@ def test_core_trains_without_torch():
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["parity", "bridge", "TorchLoop", "Pair"])
+@pytest.mark.parametrize(
+    "name", ["parity", "bridge", "TorchLoop", "Pair", "lower", "from_torch"]
+)
 def test_what_needs_torch_names_the_extra(name):
     done = python(f"import instep\ninstep.{name}", blocked=("torch",))
     assert done.returncode == 1

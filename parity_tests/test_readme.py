@@ -19,8 +19,8 @@ from instep.cli._app import app
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-SNIPPET, TORCH_STEP, INSTEP_STEP, MY_LOOP, ASSERTION, RECIPE, HANDOVER, *_ = BLOCKS
-LOSSES, WEIGHTS = BLOCKS[7:]
+SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, RECIPE, HANDOVER, *_ = BLOCKS
+LOSSES, WEIGHTS = BLOCKS[8:]
 
 
 def test_snippet_runs_and_learns():
@@ -132,6 +132,18 @@ def test_the_handover_runs():
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
     names = {"bridge": instep.bridge, "model": model}
     exec(HANDOVER, names | {"optimizer": optimizer, "scheduler": scheduler})
+
+
+def test_a_loop_is_brought_as_shown(tmp_path):
+    names = {"__name__": "__main__"}
+    exec(BRING, names)
+    assert int(names["state"].step) == 4 and np.isfinite(names["metrics"].loss)
+    stepped = names["mine"].optimizer.state[names["mine"].model[0].weight]["step"]
+    assert int(stepped) == 4
+
+    (tmp_path / "bring.py").write_text(BRING)
+    done = CliRunner().invoke(app, ["parity", f"{tmp_path}/bring.py:loop", "--steps", "3"])
+    assert done.exit_code == 0, done.output
 
 
 def test_the_losses_accumulate_over_ragged_microbatches(x64):

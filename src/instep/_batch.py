@@ -52,7 +52,8 @@ def stack(microbatches: Sequence[PyTree]) -> PyTree:
         ``(b, ...)``.
 
     Returns:
-      One pytree with leaves of shape ``(k, b, ...)``; all-NumPy leaves stay NumPy.
+      One pytree with leaves of shape ``(k, b, ...)``; NumPy stays NumPy, and so becomes what
+      else NumPy reads, such as a PyTorch tensor.
 
     Raises:
       ValueError: nothing to stack, or structures or shapes differ.
@@ -87,5 +88,6 @@ def leading_sizes(batch: PyTree) -> dict[str, int]:
 
 
 def _stack(leaves):
-    on_host = all(isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
-    return np.stack(leaves) if on_host else jnp.stack(leaves)
+    if any(isinstance(leaf, jax.Array) for leaf in leaves):
+        return jnp.stack(leaves)
+    return np.stack([np.asarray(leaf) for leaf in leaves])
