@@ -45,13 +45,17 @@ def names() -> list[str]:
     return [info.name for info in module_db]
 
 
-def cases(name: str, training: bool, dtype: torch.dtype = torch.float64) -> Iterator[Case]:
-    """With the same numbers every time."""
+def cases(
+    name: str, training: bool, at_most: int | None = None, dtype: torch.dtype = torch.float64
+) -> Iterator[Case]:
+    """With the same numbers every time; of many, ``at_most``, evenly spaced."""
     info = next(info for info in module_db if info.name == name)
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        for sample in info.module_inputs_func(info, "cpu", dtype, True, training):
+        samples = info.module_inputs_func(info, "cpu", dtype, True, training)
+        step = max(1, -(-len(samples) // (at_most or len(samples))))
+        for sample in samples[::step]:
             made, given = sample.constructor_input, sample.forward_input
             if given is None:
                 continue
@@ -69,13 +73,12 @@ def of_torch(case: Case) -> dict[str, np.ndarray]:
     outputs = [x for x in pytree.tree_leaves(made) if torch.is_tensor(x)]
     inputs = _inputs(case)
     differentiated = [x for x in outputs if x.requires_grad]
-    torch.autograd.backward(
-        differentiated,
-        [
-            torch.tensor(c, dtype=x.dtype)
-            for c, x in zip(_cotangents(differentiated), differentiated, strict=True)
-        ],
-    ) if differentiated else None
+    cotangents = [
+        torch.tensor(c, dtype=x.dtype)
+        for c, x in zip(_cotangents(differentiated), differentiated, strict=True)
+    ]
+    if differentiated:
+        torch.autograd.backward(differentiated, cotangents)
     seen = {f"output {i}": tensor_to_array(x) for i, x in enumerate(outputs)}
     for name, x in (*case.module.named_parameters(), *inputs.items()):
         if x.requires_grad:
