@@ -51,6 +51,8 @@ class Case(NamedTuple):
         Raises:
           LoweringError: there is no rule for one of them, or no graph.
         """
+        if any(x.layout is not torch.strided for x in self.tensors):
+            raise LoweringError("a sparse tensor")
         with contextlib.suppress(LoweringError, RuntimeError, NotImplementedError):
             return compile_graph(self.graph())
         return self._exported()

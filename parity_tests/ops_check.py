@@ -56,6 +56,9 @@ def outcome(case: Case) -> Outcome:
     except LoweringError as error:
         return Outcome(refused=str(error))
     made = Outcome(frozenset(filter(None, (key_of(call.op) for call in program.calls))))
+    if not made.operators:
+        made.not_compared = "no operator is called"
+        return made
     reasons = {NOT_COMPARED[n] for key in made.operators if (n := _name(key)) in NOT_COMPARED}
     try:
         made.by_floor = _compare(case, program, compared=UNINITIALISED not in reasons)
@@ -184,6 +187,6 @@ def _like(cotangent: np.ndarray, x: Any) -> Any:
 def _pair(x: Any) -> Any:
     if torch.is_tensor(x):
         return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.complexfloating):
         return jnp.stack([jnp.real(x), jnp.imag(x)], -1)
     return x

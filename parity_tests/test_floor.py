@@ -79,13 +79,23 @@ def _tensors(tree):
 @pytest.mark.parametrize("ulps", [1.0, 4.0])
 def test_moved_probabilities_stay_probabilities(ulps):
     """PyTorch's binary cross entropy raises for an input or a target above 1."""
-    x = torch.full((64,), 40.0, requires_grad=True)  # whose sigmoid is 1
+    x = torch.full((64,), 40.5, requires_grad=True)  # whose sigmoid is 1
     target = torch.ones(64)
     with OneUlp(0, LOWER, ulps) as one_ulp:
         p, y = torch.sigmoid(x), one_ulp.move(target)
         torch.nn.functional.binary_cross_entropy(p, y).backward()
     assert p.max() > 1 and y.max() > 1
     assert x.grad.isfinite().all()
+
+
+def test_whole_numbers_of_whole_numbers_are_not_moved():
+    """They are exact, and programs compare them: a mask of ``ids[:, None] != ids``."""
+    ids = torch.zeros(6, dtype=torch.float64)
+    with OneUlp(0):
+        ids[2:] = 3.0
+        differ = ids[:, None] - ids != 0
+        half = ids / 2
+    assert differ.sum() == 16 and (half[2:] != 1.5).any()
 
 
 def test_flags_are_not_moved():

@@ -20,6 +20,7 @@ from torch import nn
 import instep
 from conftest import assert_in_step
 from instep._errors import LoweringError
+from instep.bridge.lower import _table
 
 
 class Net(nn.Module):
@@ -121,6 +122,7 @@ PROGRAMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of PyTorch's, tracing torch.cond
 @pytest.mark.parametrize("forward", PROGRAMS, ids=lambda f: f.__name__)
 def test_values_gradients_and_buffers(forward, x64):
     net, x = Net(forward), torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
@@ -264,6 +266,13 @@ def test_autocast(x64):
     y, _ = lowered(lowered.params, {}, x.numpy())
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(y.astype(np.float32), net(x).detach().float().numpy())
+
+
+def test_grouped_mm(x64):
+    rule = _table.rule_of("transformers", "grouped_mm_fallback", "default")
+    x, w, ends = torch.randn(5, 3), torch.randn(3, 3, 2), [2, 2, 4]
+    rows = [x[:2] @ w[0], x[2:2] @ w[1], x[2:4] @ w[2], torch.zeros(1, 2)]
+    assert_in_step(torch.cat(rows), rule.function(x.numpy(), w.numpy(), np.array(ends)))
 
 
 def test_a_compiled_or_parallel_module_is_unwrapped(x64):

@@ -127,12 +127,13 @@ def gemma(dropout: float = 0.0) -> instep.TorchLoop:
     return trained(hf.GemmaForCausalLM(config), own_loss, causal)
 
 
-def mixtral(dropout: float = 0.0, experts: str | None = None) -> instep.TorchLoop:
+def mixtral(dropout: float = 0.0, experts: str = "batched_mm") -> instep.TorchLoop:
     """Jiang et al., Mixtral of Experts, 2024, with the loss that balances its router.
 
     Args:
       dropout: of the attention.
-      experts: how transformers runs them: "eager", "batched_mm" or "grouped_mm", its default.
+      experts: how transformers runs them: "eager", "batched_mm" or "grouped_mm", its default,
+        which PyTorch does not have in float64.
     """
     torch.manual_seed(0)
     config = hf.MixtralConfig(
@@ -144,8 +145,7 @@ def mixtral(dropout: float = 0.0, experts: str | None = None) -> instep.TorchLoo
         attention_dropout=dropout,
     )
     model = hf.MixtralForCausalLM(config)
-    if experts is not None:
-        model.set_experts_implementation(experts)
+    model.set_experts_implementation(experts)
     return trained(model, own_loss, causal)
 
 

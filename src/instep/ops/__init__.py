@@ -414,9 +414,9 @@ from ._unary import (
     floor as floor,
     frac as frac,
     log as log,
+    log10 as log10,
     log1p as log1p,
     log2 as log2,
-    log10 as log10,
     nan_to_num as nan_to_num,
     neg as neg,
     positive as positive,
@@ -460,4 +460,7 @@ from ._view import (
     tril as tril,
     triu as triu,
     unflatten as unflatten,
+)
+from ._weight_norm import (
+    weight_norm as weight_norm,
 )

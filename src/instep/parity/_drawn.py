@@ -13,16 +13,15 @@ from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop
 
 
-# Operators that draw, and which of their results is what they drew.
-DRAWING = {
-    **dict.fromkeys(
-        ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform", "uniform_"), None
-    ),
-    **dict.fromkeys(("randn", "randn_like", "normal", "normal_", "normal_functional"), None),
-    **dict.fromkeys(("randint", "randint_like", "random", "random_", "randperm"), None),
-    **dict.fromkeys(("multinomial", "exponential", "exponential_"), None),
+# Operators that draw, and which of their results is what they drew. Those that transform it
+# are only here with the arguments that leave it as it is.
+DRAWING: dict[str, int | None] = {
+    **dict.fromkeys(("bernoulli", "bernoulli_", "rand", "rand_like", "randn", "randn_like")),
+    **dict.fromkeys(("randint", "randint_like", "randperm")),
+    **dict.fromkeys(("uniform_", "normal_")),
     "native_dropout": 1,
 }
+PLAIN = {"uniform_": (0.0, 1.0), "normal_": (0.0, 1.0)}
 
 
 class Drawn(TorchDispatchMode):
@@ -34,8 +33,9 @@ class Drawn(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        if func._opname in DRAWING:
-            which = DRAWING[func._opname]
+        name = func._opname
+        if name in DRAWING and (name not in PLAIN or (*args[1:3],) in ((), PLAIN[name])):
+            which = DRAWING[name]
             with _disable_current_modes():
                 self.arrays.append(tensor_to_array(made if which is None else made[which]))
         return made

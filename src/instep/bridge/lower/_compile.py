@@ -91,6 +91,7 @@ class _Compiler:
     def _call(self, node: fx.Node, rule: Rule, graph_module: fx.GraphModule) -> Call:
         args, kwargs = node.args, dict(node.kwargs)
         if isinstance(node.target, torch._ops.OpOverload):
+            _refuse_strides(node)
             args, kwargs = _by_schema(node.target, args, kwargs)
         return Call(
             name=node.name,
@@ -158,6 +159,17 @@ def _rule(node: fx.Node, calls: Calls) -> Rule | None:
 
 def _is_note(node: fx.Node) -> bool:
     return getattr(node.target, "_opname", "") in NOTES
+
+
+def _refuse_strides(node: fx.Node) -> None:
+    """JAX has no strides: those of ``as_strided`` are read as of a contiguous tensor."""
+    if getattr(node.target, "_opname", "").startswith("as_strided"):
+        given: Any = node.args[0]
+        if not given.meta["val"].is_contiguous():
+            raise LoweringError(
+                f"{node.target} of a tensor that is not contiguous ({where_of(node)}). Call "
+                f".contiguous() before it, or write it with select, narrow or unfold."
+            )
 
 
 def _by_schema(op: torch._ops.OpOverload, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +67,6 @@ def export(
             "ignore", message=".*_flat_weights.*were assigned during export"
         )
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
         tensors, structure = take_apart(example, torch.is_tensor)
 
         structures: list[Any] = []
@@ -151,12 +153,24 @@ def _write_assigned(module: nn.Module, before: dict[str, torch.Tensor]) -> None:
 
 
 def _traced(root: _Root, tensors: tuple, shapes: Any) -> ExportedProgram:
-    try:
+    with _explaining(), contextlib.redirect_stderr(io.StringIO()):  # it prints whole graphs
         return torch.export.export(root, tensors, dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def _explaining() -> Iterator[None]:
+    """What PyTorch raises, in words that say what to do; and nothing of it logged."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     except LoweringError:
         raise
     except Exception as error:
         raise LoweringError(_explained(error)) from error
+    finally:
+        logger.setLevel(level)
 
 
 def _explained(error: Exception) -> str:
@@ -167,6 +181,11 @@ def _explained(error: Exception) -> str:
             f"the forward pass decides by the numbers it computes{place}. JAX traces it once, "
             f"for all numbers: use torch.where or torch.cond for a choice, a mask for a "
             f"selection, or do it before the model."
+        )
+    if "is mutated in the forward method" in text:
+        return (
+            f"the forward pass writes into a tensor that is no buffer of the module: {error}. "
+            f"Register it as one; a module that the loss uses must be inside the model."
         )
     return f"torch.export cannot trace the forward pass{place}: {text[:1000]}"
 
@@ -187,7 +206,8 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     known = torch.export.default_decompositions()
     table: dict[Any, Callable] = {}
     while True:
-        made = program.run_decompositions(table)
+        with _explaining():
+            made = program.run_decompositions(table)
         more = {
             op: known[op]
             for op in _operators(made.graph_module)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import LoweringError
@@ -63,12 +64,13 @@ def run(program: Program, inputs: Mapping[str, Any], draws: Draws) -> Any:
     Raises:
       LoweringError: an operator made another shape or dtype than PyTorch does.
     """
+    given = {name: jnp.asarray(x) for name, x in inputs.items()}
     with default_float(program.float):
-        return _run(program, inputs, draws, check=True)
+        return _run(program, given, draws, check=True)
 
 
 def _run(program: Program, inputs: Mapping[str, Any], draws: Draws, check: bool) -> Any:
-    values: dict[str, Any] = {**program.constants, **inputs}
+    values = {name: _constant(x) for name, x in program.constants.items()} | dict(inputs)
 
     def filled(tree: Any) -> Any:
         if isinstance(tree, Ref):
@@ -94,6 +96,11 @@ def _run(program: Program, inputs: Mapping[str, Any], draws: Draws, check: bool)
             _check(call, call.made, made)
         values[call.name] = made
     return filled(program.outputs)
+
+
+def _constant(x: np.ndarray) -> Any:
+    """A mask stays one of NumPy, whose numbers are known: what it selects has a shape."""
+    return x if x.dtype == bool else jnp.asarray(x)
 
 
 def _check(call: Call, expected: Any, made: Any) -> None:

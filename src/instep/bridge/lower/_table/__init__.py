@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _control, _indexing, _layers, _losses, _pointwise, _reductions, _shapes, _spatial
+from . import (
+    _control,
+    _indexing,
+    _layers,
+    _losses,
+    _pointwise,
+    _reductions,
+    _shapes,
+    _spatial,
+    _transformers,
+)
 
 
 class Rule(NamedTuple):
@@ -31,7 +41,11 @@ ATEN: dict[str, Callable[..., Any]] = {
 }
 RANDOM: dict[str, Callable[..., Any]] = {**_shapes.RANDOM, **_layers.RANDOM}
 
-TABLES = {"aten": ATEN, "higher_order": _control.HIGHER_ORDER}
+TABLES = {
+    "aten": ATEN,
+    "higher_order": _control.HIGHER_ORDER,
+    "transformers": _transformers.TRANSFORMERS,
+}
 
 _registered: dict[Any, Rule] = {}
 

@@ -242,6 +242,7 @@ ATEN: dict[str, Callable[..., Any]] = {
     "_prelu_kernel": ops.prelu,
     "_safe_softmax": ops.safe_softmax,
     "_softmax": half_to_float(ops.softmax),
+    "_weight_norm": ops.weight_norm,
     "batch_norm": batch_norm,
     "bilinear": ops.bilinear,
     "cdist": cdist,
