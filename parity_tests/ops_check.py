@@ -49,6 +49,11 @@ class Outcome:
     by_floor: bool = False  # in step within the rounding that PyTorch itself shows
 
 
+def in_step(x: Outcome) -> bool:
+    """Compared, and the same."""
+    return not (x.refused or x.not_compared or x.diverged)
+
+
 def outcome(case: Case) -> Outcome:
     """Values, dtypes, shapes, and the gradient of every input for random cotangents."""
     try:
@@ -107,10 +112,10 @@ def _compare(case: Case, program: Program, compared: bool) -> bool:
         assert x.dtype == y.dtype, f"{y.dtype}, in PyTorch {x.dtype}"
         assert x.shape == np.shape(y), f"shape {np.shape(y)}, in PyTorch {x.shape}"
     ours = Made(values, None if theirs.grads is None else pull(cotangents(values)))
-    return compared and _in_step(case, theirs, ours)
+    return compared and _judge(case, theirs, ours)
 
 
-def _in_step(case: Case, theirs: Made, ours: Made) -> bool:
+def _judge(case: Case, theirs: Made, ours: Made) -> bool:
     names = [*(f"result {i}" for i in range(len(ours.values)))]
     names += [f"gradient {i}" for i in range(len(ours.grads or ()))]
     right = [*theirs.values, *(theirs.grads or ())]

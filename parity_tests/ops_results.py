@@ -20,7 +20,7 @@ import jax
 from conftest import strict_float64
 from instep.parity._environment import environment
 from ops_cases import cases, entries
-from ops_check import Outcome, outcome
+from ops_check import Outcome, in_step, outcome
 
 
 RESULTS = Path(__file__).parent / "results" / "op_db.json"
@@ -35,9 +35,8 @@ def results(at_most: int, only: str = "") -> dict[str, Any]:
     for n, entry in enumerate(name for name in entries() if only in name):
         found = [outcome(case) for case in cases(entry, at_most)]
         table[entry] = row(found)
-        operators |= {o for x in found if _in_step(x) for o in x.operators}
-        if table[entry].get("diverged") or only:
-            print(n, entry, json.dumps(table[entry], indent=1), flush=True)
+        operators |= {o for x in found if in_step(x) for o in x.operators}
+        print(n, entry, json.dumps(table[entry]), flush=True)
         if n % 50 == 49:
             jax.clear_caches()
     return {
@@ -51,7 +50,7 @@ def results(at_most: int, only: str = "") -> dict[str, Any]:
 
 def row(found: list[Outcome]) -> dict[str, Any]:
     """Of one entry. The reasons are those of the calls that are not in step."""
-    counted: dict[str, Any] = {"calls": len(found), "in_step": sum(map(_in_step, found))}
+    counted: dict[str, Any] = {"calls": len(found), "in_step": sum(map(in_step, found))}
     by_floor = sum(x.by_floor for x in found)
     if by_floor:
         counted["by_floor"] = by_floor
@@ -74,10 +73,6 @@ def totals(table: dict[str, Any]) -> dict[str, int]:
         "entries_in_step": sum(x["in_step"] > 0 for x in table.values()),
         "entries_wholly_in_step": sum(0 < x["in_step"] == x["calls"] for x in table.values()),
     } | {kind: sum(count(x, kind) for x in table.values()) for kind in (*COUNTS, "by_floor")}
-
-
-def _in_step(x: Outcome) -> bool:
-    return not (x.refused or x.not_compared or x.diverged)
 
 
 def main() -> None:
