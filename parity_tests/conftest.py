@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,8 +19,8 @@ from instep.parity._judge import measure
 from instep.parity._records import Status
 
 
-@pytest.fixture
-def x64():
+@contextlib.contextmanager
+def strict_float64() -> Iterator[None]:
     """float64 on both sides, and no silent promotion between dtypes or ranks."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -27,8 +29,17 @@ def x64():
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
     ):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
+@pytest.fixture
+def x64():
+    """``strict_float64`` for one test."""
+    with strict_float64():
         yield
-    torch.set_default_dtype(default)
 
 
 def array(x) -> np.ndarray:

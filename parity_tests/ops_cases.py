@@ -1,16 +1,24 @@
-"""The operators of PyTorch's own database, as graphs that a rule of ours can run."""
+"""The operators of PyTorch's own database, as programs of ours."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx
+from torch import fx, nn
+from torch.export.graph_signature import OutputKind
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
+
+from instep._errors import LoweringError
+from instep.bridge import tensor_to_array
+from instep.bridge.lower._compile import compile_graph
+from instep.bridge.lower._export import export
+from instep.bridge.lower._program import Program
 
 
 class Case(NamedTuple):
@@ -20,11 +28,56 @@ class Case(NamedTuple):
     function: Callable[..., Any]
     tensors: tuple[torch.Tensor, ...]
 
+    def __call__(self, tensors: tuple[torch.Tensor, ...]) -> list[Any]:
+        """What it returns for these, flat; warnings of what PyTorch deprecates are its own."""
+        with _quiet():
+            return pytree.tree_leaves(self.function(*tensors))
+
+    def fresh(self) -> tuple[torch.Tensor, ...]:
+        """The tensors as leaves that no other run has."""
+        return tuple(map(_own, self.tensors))
+
     def graph(self) -> fx.GraphModule:
         """The call as PyTorch's operators, composite ones kept."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what PyTorch deprecates
-            return make_fx(self.function, pre_dispatch=True)(*self.tensors)
+        with _quiet():
+            return make_fx(self.function, pre_dispatch=True)(*self.fresh())
+
+    def program(self) -> Program:
+        """The call as a program of these tensors.
+
+        A graph with operators that have no rule is made again by ``export``, which writes out
+        what is done in place and takes apart what is made of other operators.
+
+        Raises:
+          LoweringError: there is no rule for one of them, or no graph.
+        """
+        if any(x.layout is not torch.strided for x in self.tensors):
+            raise LoweringError("a sparse tensor")
+        with contextlib.suppress(LoweringError, RuntimeError, NotImplementedError):
+            return compile_graph(self.graph())
+        return self._exported()
+
+    def _exported(self) -> Program:
+        with _quiet():
+            exported = export(_Alone(self), _call, ((self.fresh(),), {}), False)
+        program = compile_graph(exported.graph_module, exported.captured.functions)
+        outputs = zip(program.outputs, exported.outputs, strict=True)
+        returned = [x for x, (kind, _) in outputs if kind is OutputKind.USER_OUTPUT]
+        places = {number: name for name, _, number in exported.inputs}
+        names = tuple(places.get(i, f"unused_{i}") for i in range(len(self.tensors)))
+        constants = {k: tensor_to_array(x) for k, x in exported.constants.items()}
+        constants |= program.constants
+        return Program(names, program.calls, returned, constants, program.float)
+
+
+class _Alone(nn.Module):
+    def __init__(self, case: Case):
+        super().__init__()
+        self.case = case
+
+
+def _call(module: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Any:
+    return module.case.function(*tensors)
 
 
 def entries() -> list[str]:
@@ -39,17 +92,18 @@ def cases(
 
     Args:
       entry: of ``entries()``.
-      at_most: so many, evenly spaced.
+      at_most: so many, evenly spaced; 1: the first that has a gradient.
       dtype: or another one, where the operator does not take it.
     """
     info = next(info for info in op_db if _name(info) == entry)
     if dtype not in info.supported_dtypes("cpu"):
         dtype = min(info.supported_dtypes("cpu"), key=str)
     differentiable = dtype.is_floating_point and info.supports_autograd
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.random.fork_rng(), _quiet():
         torch.manual_seed(0)
         samples = list(info.sample_inputs("cpu", dtype, requires_grad=differentiable))
+    if at_most == 1:
+        samples = [next(filter(_moves, samples), *samples[:1])] if samples else []
     step = max(1, -(-len(samples) // (at_most or len(samples) or 1)))
     for sample in samples[::step]:
         yield _case(entry, info.op, (sample.input, sample.args, sample.kwargs))
@@ -57,6 +111,19 @@ def cases(
 
 def _name(info) -> str:
     return f"{info.name}.{info.variant_test_name}" if info.variant_test_name else info.name
+
+
+def _moves(sample) -> bool:
+    """Whether anything in it has a gradient that is not empty."""
+    leaves = pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
+    return any(torch.is_tensor(x) and x.requires_grad and x.numel() for x in leaves)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _own(x: torch.Tensor) -> torch.Tensor:

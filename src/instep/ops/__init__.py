@@ -461,4 +461,6 @@ from ._view import (
     triu as triu,
     unflatten as unflatten,
 )
-from ._weight_norm import weight_norm as weight_norm
+from ._weight_norm import (
+    weight_norm as weight_norm,
+)

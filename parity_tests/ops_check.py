@@ -1,0 +1,197 @@
+"""One call of PyTorch's own database: is our program of it PyTorch's?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from conftest import array
+from instep._errors import LoweringError
+from instep.bridge import tensor_to_array
+from instep.bridge.lower._draws import Replay
+from instep.bridge.lower._program import Program, run
+from instep.bridge.lower._table import ATEN, RANDOM
+from instep.parity._drawn import Drawn
+from instep.parity._floor import OneUlp
+from instep.parity._judge import distance, measure
+from instep.parity._records import Status
+from instep.parity._tolerance import DRAWS
+from ops_cases import Case
+
+
+# Operators whose numbers cannot be held against PyTorch's.
+OWN_DRAWS = "its numbers are transformed where they are drawn: there is nothing to replay"
+UNINITIALISED = "its memory is not initialised"
+NOT_RECORDED = "PyTorch drew nothing more there"  # what Replay says
+NOT_COMPARED = {
+    **dict.fromkeys(("cauchy", "exponential", "geometric", "log_normal"), OWN_DRAWS),
+    **dict.fromkeys(("multinomial", "normal", "normal_functional", "random"), OWN_DRAWS),
+    **dict.fromkeys(("uniform", "rrelu"), OWN_DRAWS),
+    **dict.fromkeys(("empty", "empty_like", "empty_permuted", "empty_strided"), UNINITIALISED),
+    **dict.fromkeys(("new_empty", "new_empty_strided"), UNINITIALISED),
+}
+
+
+@dataclass
+class Outcome:
+    """Of one call. In step if nothing else is said."""
+
+    operators: frozenset[str] = frozenset()  # keys of the table
+    refused: str = ""
+    not_compared: str = ""
+    diverged: str = ""
+    by_floor: bool = False  # in step within the rounding that PyTorch itself shows
+
+
+def in_step(x: Outcome) -> bool:
+    """Compared, and the same."""
+    return not (x.refused or x.not_compared or x.diverged)
+
+
+def outcome(case: Case) -> Outcome:
+    """Values, dtypes, shapes, and the gradient of every input for random cotangents."""
+    try:
+        program = case.program()
+    except LoweringError as error:
+        return Outcome(refused=str(error))
+    made = Outcome(frozenset(filter(None, (key_of(call.op) for call in program.calls))))
+    if not made.operators:
+        made.not_compared = "no operator is called"
+        return made
+    reasons = {NOT_COMPARED[n] for key in made.operators if (n := _name(key)) in NOT_COMPARED}
+    try:
+        made.by_floor = _compare(case, program, compared=UNINITIALISED not in reasons)
+    except (LoweringError, NotImplementedError) as error:
+        return Outcome(refused=f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if OWN_DRAWS in reasons and NOT_RECORDED in str(error):
+            made.not_compared = OWN_DRAWS
+            return made
+        notes = "; ".join(getattr(error, "__notes__", ()))
+        made.diverged = f"{type(error).__name__}: {error} {notes}".strip()
+    if UNINITIALISED in reasons:
+        made.not_compared = UNINITIALISED
+    return made
+
+
+def key_of(op: str) -> str:
+    """The key of the table under which the rule of ``aten.name.overload`` stands."""
+    namespace, _, full = op.partition(".")
+    keys = (full, full.split(".")[0]) if namespace == "aten" else ()
+    return next((key for key in keys if key in ATEN or key in RANDOM), "")
+
+
+def _name(key: str) -> str:
+    return key.split(".")[0]
+
+
+class Made(NamedTuple):
+    """What a call returns, and its gradients; complex tensors as pairs of real numbers."""
+
+    values: list[Any]
+    grads: list[Any] | None  # None where PyTorch has none
+
+
+def _compare(case: Case, program: Program, compared: bool) -> bool:
+    """Raise if the two differ; say whether rounding had to be measured.
+
+    Not ``compared``: dtypes and shapes alone.
+    """
+    with Drawn() as drawn:
+        theirs = _theirs(case, case.fresh())
+    values, pull = _ours(case, program, drawn)
+    assert len(values) == len(theirs.values), f"{len(values)} results, {len(theirs.values)}"
+    for x, y in zip(theirs.values, values, strict=True):
+        x = jnp.asarray(tensor_to_array(x) if torch.is_tensor(x) else x)
+        assert x.dtype == y.dtype, f"{y.dtype}, in PyTorch {x.dtype}"
+        assert x.shape == np.shape(y), f"shape {np.shape(y)}, in PyTorch {x.shape}"
+    ours = Made(values, None if theirs.grads is None else pull(cotangents(values)))
+    return compared and _judge(case, theirs, ours)
+
+
+def _judge(case: Case, theirs: Made, ours: Made) -> bool:
+    names = [*(f"result {i}" for i in range(len(ours.values)))]
+    names += [f"gradient {i}" for i in range(len(ours.grads or ()))]
+    right = [*theirs.values, *(theirs.grads or ())]
+    made = [*ours.values, *(ours.grads or ())]
+    moved: list[list[Any]] = []
+    for i, (name, x, y) in enumerate(zip(names, right, made, strict=True)):
+        x, y = array(x), np.asarray(y)
+        if y.dtype.kind != "f":
+            np.testing.assert_array_equal(x, y, err_msg=name)
+            continue
+        m = measure(0, x, y, floor=0.0)
+        if m.status is Status.DIVERGED and m.error < np.inf:
+            moved = moved or [_moved(case, seed) for seed in range(DRAWS)]
+            m = measure(0, x, y, max(distance(array(own[i]), x) for own in moved))
+        assert m.status is not Status.DIVERGED, f"{name}: {m} (ratio {m.ratio:.3g})"
+    return bool(moved)
+
+
+def _moved(case: Case, seed: int) -> list[Any]:
+    """PyTorch's results and gradients with all numbers moved by one ulp."""
+    with OneUlp(seed) as one_ulp:
+        given = ((x, one_ulp.move(x.detach().clone())) for x in case.tensors)
+        made = _theirs(case, tuple(y.requires_grad_(x.requires_grad) for x, y in given))
+    return [*made.values, *(made.grads or ())]
+
+
+def _ours(case: Case, program: Program, drawn: Drawn) -> tuple[list[Any], Callable[..., Any]]:
+    arrays = [jnp.asarray(tensor_to_array(x)) for x in case.tensors]
+    moving = [i for i, x in enumerate(case.tensors) if x.requires_grad]
+
+    def called(differentiated):
+        given = dict(enumerate(arrays)) | dict(zip(moving, differentiated, strict=True))
+        named = dict(zip(program.inputs, given.values(), strict=True))
+        made = jax.tree.leaves(run(program, named, Replay(drawn.arrays)))
+        return [_pair(jnp.asarray(x)) for x in made]
+
+    values, pull = jax.vjp(called, [arrays[i] for i in moving])
+    return values, lambda cotangents: [
+        _pair(jnp.conj(g))  # PyTorch's is the conjugate of JAX's
+        for g in pull([_like(c, x) for c, x in zip(cotangents, values, strict=True)])[0]
+    ]
+
+
+def _theirs(case: Case, tensors: tuple[torch.Tensor, ...]) -> Made:
+    values = [_pair(x) for x in case(tensors) if x is not None]
+    pulled = [
+        (x, torch.as_tensor(c, dtype=x.dtype))
+        for x, c in zip(values, cotangents(values), strict=True)
+        if torch.is_tensor(x) and x.requires_grad
+    ]
+    moving = [x for x in tensors if x.requires_grad]
+    grads = None
+    if pulled:
+        outputs, given = zip(*pulled, strict=True)
+        grads = torch.autograd.grad(
+            outputs, moving, given, allow_unused=True, materialize_grads=True
+        )
+        grads = [_pair(g) for g in grads]
+    return Made([x.detach() if torch.is_tensor(x) else x for x in values], grads)
+
+
+def cotangents(values: list[Any]) -> list[np.ndarray]:
+    """The same numbers for every run of a call."""
+    noise = np.random.default_rng(0)
+    return [np.asarray(noise.normal(size=np.shape(x))) for x in values]
+
+
+def _like(cotangent: np.ndarray, x: Any) -> Any:
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.asarray(cotangent, x.dtype)
+    return np.zeros(x.shape, jax.dtypes.float0)
+
+
+def _pair(x: Any) -> Any:
+    if torch.is_tensor(x):
+        return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return jnp.stack([jnp.real(x), jnp.imag(x)], -1)
+    return x
