@@ -325,7 +325,14 @@ def writes_a_parameter(x, weight):
     return x @ weight
 
 
+def hooked(x, weight):
+    y = x @ weight
+    y.register_hook(lambda grad: grad * 2)
+    return y
+
+
 REFUSED = [
+    (hooked, "register_hook changes a gradient"),
     (lambda x, w: x[x > 0].sum(), "aten.index.Tensor makes a tensor whose shape depends"),
     (lambda x, w: x if x.sum() > 0 else -x, "decides by the numbers it computes"),
     (lambda x, w: x * x.sum().item(), "reads a number out of a tensor"),
@@ -356,8 +363,15 @@ def test_refused_when_lowered_with_the_line(forward, message):
 
     with pytest.raises(LoweringError, match=message) as refused:
         instep.lower(Module(), (torch.randn(4, 3),))
-    if "random" not in message and "Function" not in message and "requires" not in message:
+    if not any(x in message for x in ("random", "Function", "requires", "hook")):
         assert "test_lower.py:" in str(refused.value)
+
+
+def test_a_backward_hook_of_a_module_is_refused():
+    net = nn.Sequential(nn.Linear(2, 2))
+    net[0].register_full_backward_hook(lambda *_: None)
+    with pytest.raises(LoweringError, match="0 has a backward hook"):
+        instep.lower(net, (torch.ones(1, 2),))
 
 
 def test_float64_without_x64_is_refused():

@@ -109,6 +109,11 @@ class Rewriting(TorchFunctionMode):
         kwargs = kwargs or {}
         if func == _DATA:
             return args[0].detach()
+        if func in _HOOKS:
+            raise LoweringError(
+                f"Tensor.{func.__name__} changes a gradient unseen by the forward pass. Write "
+                f"what the hook does as a torch.autograd.Function, and register that."
+            )
         if func is F.gaussian_nll_loss:
             return self._gaussian_nll_loss(*args, **kwargs)
         if func is F.ctc_loss:
@@ -149,6 +154,9 @@ class Rewriting(TorchFunctionMode):
 
 
 _DATA = vars(torch._C.TensorBase)["data"].__get__  # compared by ==: a new object each time
+
+
+_HOOKS = (torch.Tensor.register_hook, torch.Tensor.register_post_accumulate_grad_hook)
 
 
 def _reduced(losses: torch.Tensor, reduction: str) -> torch.Tensor:

@@ -182,6 +182,12 @@ def _explained(error: Exception) -> str:
             f"for all numbers: use torch.where or torch.cond for a choice, a mask for a "
             f"selection, or do it before the model."
         )
+    if "fake tensor in the exported program" in text:
+        return (
+            f"the forward pass makes a tensor that torch.export does not see{place}. The most "
+            f"common causes are torch.autograd.grad inside of it (a gradient penalty: write it "
+            f"with jax.grad, over instep.lower of the model) and tensors kept from another call."
+        )
     if "is mutated in the forward method" in text:
         return (
             f"the forward pass writes into a tensor that is no buffer of the module: {error}. "

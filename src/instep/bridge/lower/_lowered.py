@@ -131,6 +131,7 @@ def lower_call(
     module = unwrapped(module)
     tensors, structure = take_apart((args, dict(kwargs)), torch.is_tensor)
     _check_float64(module, tensors)
+    _check_hooks(module)
     exported = export(module, call, (args, dict(kwargs)), dynamic_batch)
     names, aliases = _names(module)
     program = compile_graph(exported.graph_module, exported.captured.functions)
@@ -213,6 +214,16 @@ def _count_draws(program: Program) -> int:
         return 0
 
     return sum((call.draws is not None) + inside(call.args) for call in program.calls)
+
+
+def _check_hooks(module: nn.Module) -> None:
+    for name, x in (*module.named_modules(), *module.named_parameters()):
+        hooks = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+        if any(getattr(x, kind, None) for kind in hooks):
+            raise LoweringError(
+                f"{name or 'the module'} has a backward hook, which a graph of the forward "
+                f"pass has not. Remove it, or write what it does into the loss or the clipping."
+            )
 
 
 def _check_float64(module: nn.Module, tensors: list[torch.Tensor]) -> None:
