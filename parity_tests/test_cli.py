@@ -81,7 +81,7 @@ FILES = {
         ("exits.py:pair", "raised on import: SystemExit: 0 (exits.py:1)"),
         ("mine.py:pairs", "has no callable 'pairs' (did you mean 'pair'?)"),
         ("mine.py:pair", "raised when called: ValueError: my own mistake (mine.py:3)"),
-        ("mine.py:number", "returned a int; parity compares an instep.Pair("),
+        ("mine.py:number", "returned a int; parity takes an instep.TorchLoop"),
         ("no.such.module:pair", "no module 'no.such.module' can be imported"),
     ],
 )

@@ -19,7 +19,11 @@ from pairs import linear_pair, with_batches
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: parity.run(nn.Linear(1, 1)), TypeError, r"takes an instep.Pair.*got Linear"),
+        (
+            lambda: parity.run(nn.Linear(1, 1)),
+            TypeError,
+            r"instep.TorchLoop.*got Linear",
+        ),
         (lambda: parity.run(linear_pair(), steps=0), ValueError, r"steps=0"),
         (
             lambda: replace(linear_pair(), weights=bridge.linear("")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,16 +73,18 @@ class OneUlp(TorchDispatchMode):
             given = {x.name: value for x, value in zip(schema.arguments, args, strict=False)}
             given |= kwargs
             results = ((given.get(x.name), x) for x in schema.arguments if x.is_write)
-        if _is_whole(made) and _is_whole([args, *kwargs.values()]):
-            return made
+        exact = _is_whole(made) and _is_whole([args, *kwargs.values()])
         for result, declared in results:
             alias = declared.alias_info
             if alias is None or alias.is_write:
-                map_tensors(self.move, result)
+                map_tensors(partial(self.move, exact=exact), result)
         return made
 
-    def move(self, x: Any) -> Any:
-        """Move ``x`` in place, if it is a tensor of such a dtype and of its own memory."""
+    def move(self, x: Any, exact: bool = False) -> Any:
+        """Move ``x`` in place, if it is a tensor of such a dtype and of its own memory.
+
+        What is ``exact`` stays, and the directions of all others are the same as without it.
+        """
         if not torch.is_tensor(x) or x.dtype not in self._dtypes or x.numel() == 0:
             return x
         if x._is_zerotensor():  # without memory
@@ -89,6 +92,8 @@ class OneUlp(TorchDispatchMode):
         table = self._factors(x.dtype)
         n = min(x.numel(), len(table))
         start = int(torch.randint(len(table) - n + 1, (), generator=self._generator))
+        if exact:
+            return x
         factors = table[start : start + n].to(x.device)
         repeats = -(-x.numel() // n)
         return x.mul_(factors.repeat(repeats)[: x.numel()].view(x.shape))

@@ -184,9 +184,9 @@ def _explained(error: Exception) -> str:
         )
     if "fake tensor in the exported program" in text:
         return (
-            f"the forward pass makes a tensor that torch.export does not see{place}. The most "
-            f"common causes are torch.autograd.grad inside of it (a gradient penalty: write it "
-            f"with jax.grad, over instep.lower of the model) and tensors kept from another call."
+            f"the forward pass makes a tensor that torch.export does not see{place}. Common "
+            f"causes are torch.autograd.grad inside of it (a gradient penalty: write it with "
+            f"jax.grad, over instep.lower of the model) and tensors kept from another call."
         )
     if "is mutated in the forward method" in text:
         return (
