@@ -27,7 +27,7 @@ def fractional_max_pool(
       kernel_size: :math:`k`, one integer or one for each axis.
       output_size: :math:`n`, likewise.
       random_samples: :math:`u`, shape ``(N, C, 2)`` or ``(N, C, 3)``, in [0, 1); of images, x
-        comes first, of volumes depth, then y.
+        comes first, of volumes depth, then y. What is beyond N is not read.
 
     Returns:
       The largest elements, and where they lie among all elements of space, as ``max_pool2d``.
@@ -50,7 +50,7 @@ def fractional_max_pool(
             raise ValueError(
                 f"{size} windows of {kernel} elements do not fit an axis of {length}."
             )
-        u = random_samples[..., 1 - axis if n == 2 else axis]
+        u = random_samples[: len(x), :, 1 - axis if n == 2 else axis]
         starts = _starts(u, length, kernel, size)
         choices.append(partial(_choose, starts=starts, kernel=kernel))
     y, index = largest(x, choices)

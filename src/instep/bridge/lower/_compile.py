@@ -98,7 +98,7 @@ class _Compiler:
             rule=rule.function,
             args=tuple(self._torch_free(x, graph_module) for x in args),
             kwargs={k: self._torch_free(v, graph_module) for k, v in kwargs.items()},
-            made=_made(node.meta.get("val")),
+            made=None if _misshapen(node) else _made(node.meta.get("val")),
             op=str(node.target),
             where=where_of(node),
             draws=next(self._draws) if rule.draws else None,
@@ -188,6 +188,11 @@ def _by_schema(op: torch._ops.OpOverload, args: tuple, kwargs: dict) -> tuple[tu
         else:
             positional.append(value)
     return tuple(positional), by_name
+
+
+def _misshapen(node: fx.Node) -> bool:
+    """PyTorch's shape function gives one example without a batch [1], its kernel []."""
+    return getattr(node.target, "_opname", "") == "multilabel_margin_loss"
 
 
 def _made(value: Any) -> Any:
