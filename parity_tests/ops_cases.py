@@ -53,7 +53,7 @@ class Case(NamedTuple):
         """
         if any(x.layout is not torch.strided for x in self.tensors):
             raise LoweringError("a sparse tensor")
-        with contextlib.suppress(LoweringError, RuntimeError, NotImplementedError):
+        with contextlib.suppress(Exception):  # export says what is wrong
             return compile_graph(self.graph())
         return self._exported()
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from conftest import array
 from instep._errors import LoweringError
 from instep.bridge import tensor_to_array
 from instep.bridge.lower._draws import Replay
@@ -58,8 +57,9 @@ def outcome(case: Case) -> Outcome:
     """Values, dtypes, shapes, and the gradient of every input for random cotangents."""
     try:
         program = case.program()
-    except LoweringError as error:
-        return Outcome(refused=str(error))
+    except Exception as error:
+        named = "" if isinstance(error, LoweringError) else f"{type(error).__name__}: "
+        return Outcome(refused=f"{named}{error}")
     made = Outcome(frozenset(filter(None, (key_of(call.op) for call in program.calls))))
     if not made.operators:
         made.not_compared = "no operator is called"
@@ -122,14 +122,14 @@ def _judge(case: Case, theirs: Made, ours: Made) -> bool:
     made = [*ours.values, *(ours.grads or ())]
     moved: list[list[Any]] = []
     for i, (name, x, y) in enumerate(zip(names, right, made, strict=True)):
-        x, y = array(x), np.asarray(y)
-        if y.dtype.kind != "f":
+        x, y = tensor_to_array(x) if torch.is_tensor(x) else np.asarray(x), np.asarray(y)
+        if not jnp.issubdtype(y.dtype, jnp.floating):
             np.testing.assert_array_equal(x, y, err_msg=name)
             continue
         m = measure(0, x, y, floor=0.0)
         if m.status is Status.DIVERGED and m.error < np.inf:
             moved = moved or [_moved(case, seed) for seed in range(DRAWS)]
-            m = measure(0, x, y, max(distance(array(own[i]), x) for own in moved))
+            m = measure(0, x, y, max(distance(tensor_to_array(own[i]), x) for own in moved))
         assert m.status is not Status.DIVERGED, f"{name}: {m} (ratio {m.ratio:.3g})"
     return bool(moved)
 

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from conftest import strict_float64
+from instep.bridge.lower._table import ATEN, RANDOM
 from instep.parity._environment import environment
 from ops_cases import cases, entries
 from ops_check import Outcome, in_step, outcome
@@ -44,6 +45,7 @@ def results(at_most: int, only: str = "") -> dict[str, Any]:
         "at_most": at_most,
         "totals": totals(table),
         "operators": sorted(operators),
+        "not_called": sorted({*ATEN, *RANDOM} - operators),
         "entries": dict(sorted(table.items())),
     }
 

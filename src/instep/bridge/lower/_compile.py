@@ -125,7 +125,13 @@ class _Compiler:
 
 
 def dtype_to_numpy(dtype: torch.dtype) -> np.dtype:
-    """The dtype of the same name."""
+    """The dtype of the same name.
+
+    Raises:
+      LoweringError: JAX has none.
+    """
+    if dtype is torch.complex32:
+        raise LoweringError(f"{dtype}: JAX has complex64 and complex128.")
     return jnp.dtype(str(dtype).removeprefix("torch."))
 
 
