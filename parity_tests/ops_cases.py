@@ -82,7 +82,7 @@ def _call(module: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Any:
 
 def entries() -> list[str]:
     """The names of the database's entries, as ``name`` or ``name.variant``, in order."""
-    return [_name(info) for info in op_db if info.supported_dtypes("cpu")]
+    return list(dict.fromkeys(_name(info) for info in op_db if info.supported_dtypes("cpu")))
 
 
 def cases(
