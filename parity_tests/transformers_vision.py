@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 import transformers as hf
+from torch import nn
 
 import instep
 from recipe import ignored, own_loss, padded, tokens, trained
@@ -98,9 +99,11 @@ def efficientnet(dropout: float = 0.0) -> instep.TorchLoop:
         dropout_rate=dropout,
         drop_connect_rate=dropout,
     )
-    return trained(
-        hf.EfficientNetForImageClassification(config), own_loss, lambda: labelled(64)
-    )
+    model = hf.EfficientNetForImageClassification(config)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):  # the own ones let the signal of a small model vanish
+            nn.init.kaiming_normal_(module.weight)
+    return trained(model, own_loss, lambda: labelled(64))
 
 
 def whisper(dropout: float = 0.0) -> instep.TorchLoop:

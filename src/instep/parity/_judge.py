@@ -200,6 +200,7 @@ def rms_distance(a: np.ndarray, b: np.ndarray) -> float:
 def ulp(value: float, like: np.ndarray) -> float:
     """One unit in the last place of ``value`` in the dtype of ``like``.
 
+    At least the smallest normal number of float32 and bfloat16: XLA flushes what is below.
     Zero for integers. A float64 is a number that PyTorch keeps on the host: it counts as
     float32, in which JAX keeps it.
     """
@@ -208,7 +209,8 @@ def ulp(value: float, like: np.ndarray) -> float:
     dtype = np.dtype(np.float32) if like.dtype == np.float64 else like.dtype
     info = jnp.finfo(dtype)
     spacing = float(info.eps) * 2.0 ** np.floor(np.log2(value))
-    return max(spacing, float(info.smallest_subnormal))
+    flushed = dtype != np.float16
+    return max(spacing, float(info.tiny if flushed else info.smallest_subnormal))
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:

@@ -29,8 +29,8 @@ With e the RMS error of a leaf against the same step of PyTorch in float64 (the 
 where e(torch) is the largest of PyTorch's own step and of the DRAWS copies of it whose
 operators are moved by one unit in the last place: the error of one scalar, such as the loss, is
 zero by luck in one step of many, and the copies are not all lucky. The ulp is that of
-PyTorch's dtype; a number that PyTorch keeps on the host, such as the learning rate, counts as
-float32.
+PyTorch's dtype, and no less than the smallest normal number, below which XLA has zero; a number
+that PyTorch keeps on the host, such as the learning rate, counts as float32.
 
 A ReLU whose input is within rounding of zero, or a maximum within rounding of a tie, may fall
 on either side, and takes its gradient with it: a jump that few copies happen to make. So where
