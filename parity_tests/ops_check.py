@@ -53,6 +53,12 @@ def in_step(x: Outcome) -> bool:
     return not (x.refused or x.not_compared or x.diverged)
 
 
+def check(case: Case, what: str) -> None:
+    """Assert that one call is in step."""
+    found = outcome(case)
+    assert in_step(found), f"{what}: {found}"
+
+
 def outcome(case: Case) -> Outcome:
     """Values, dtypes, shapes, and the gradient of every input for random cotangents."""
     try:

@@ -13,7 +13,7 @@ from instep.bridge.lower._compile import compile_graph
 from instep.bridge.lower._draws import Draws
 from instep.bridge.lower._program import run
 from ops_cases import Case
-from test_ops_db import check
+from ops_check import check
 
 
 aten = torch.ops.aten
