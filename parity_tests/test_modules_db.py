@@ -15,7 +15,7 @@ AT_LEAST = 112  # of 114 work in every call that is kept
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what PyTorch deprecates in itself
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names()[::3])  # all in `make test-all`
 def test_first_call_in_training(name):
     case = next(cases(name, training=True, at_most=1))
     assert float64(case) == []
