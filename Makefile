@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Python 3.11+, pip and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --nbmake notebooks parity_tests
 READY := .venv/.ready
 
 .PHONY: demo test test-all lint types bench clean
@@ -10,10 +11,10 @@ demo: $(READY)  ## walk both digit workloads side by side for 50 steps, then tra
 	$(BIN)/instep parity digits-mlp --steps 50 --precision float32 --precision bfloat16 --leaves --report digits-mlp.html
 
 test: lint types  ## lint, types, the notebooks and the suite
-	$(BIN)/python -m pytest --nbmake notebooks parity_tests -m "not exhaustive"
+	$(PYTEST) -m "not exhaustive"
 
 test-all: lint types  ## the same and the exhaustive sweep
-	$(BIN)/python -m pytest --nbmake notebooks parity_tests
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

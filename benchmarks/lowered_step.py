@@ -2,10 +2,11 @@
 
     python benchmarks/lowered_step.py [--rounds 30] [--json benchmarks/results/NAME.json]
 
-Of each workload: the seconds to lower it (export and table), to trace and compile the step of
-either JAX half, and the time of a step, from the same weights on the same batches. Rounds are
-interleaved in changing order, and ratios are taken within the round. Nothing is asserted: a
-timing is not a test.
+Of each workload and of the pairs in ``twins.py``: whether the hand-written halves are in step
+(else the comparison says nothing), the seconds to lower (export and table), to trace and
+compile the step of either JAX half, and the time of a step, from the same weights on the same
+batches. Rounds are interleaved in changing order, and ratios are taken within the round. No
+timing is asserted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,20 +24,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import instep
 from instep import workloads
 from instep._loop import initial_state, train_step
 from instep.bridge._from_torch import jax_loop_of, lowered_loss
 from instep.bridge._tensors import batch_of
 from instep.bridge._torch_loop import run_step, windows
 from instep.parity._environment import environment
+from twins import TWINS
 
 
-STEPS = 10
+STEPS, COMPILED = 10, 3
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, make_pair: Callable[[], instep.Pair], rounds: int) -> dict[str, Any]:
     """Seconds of every stage, and paired ratios of the step."""
-    pair = workloads.get(name).make_pair()
+    pair = make_pair()
+    verdict = instep.parity.run(pair, 2).verdict
     stream = list(islice(windows(pair.torch), STEPS))
 
     start = time.perf_counter()
@@ -51,9 +56,12 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         batches[who] = [
             jax.tree.map(jnp.asarray, batch_of(window, convert)) for window in stream
         ]
-        start = time.perf_counter()
-        compiled[who] = train_step(loop).lower(states[who], batches[who][0]).compile()
-        compiling[who] = time.perf_counter() - start
+        compiling[who] = []
+        for _ in range(COMPILED):
+            jax.clear_caches()
+            start = time.perf_counter()
+            compiled[who] = train_step(loop).lower(states[who], batches[who][0]).compile()
+            compiling[who].append(time.perf_counter() - start)
 
     def steps_of(who: str) -> None:
         if who == "torch":
@@ -74,8 +82,12 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     kept = {who: np.array(times[3:]) for who, times in seconds.items()}
     return {
         "workload": name,
+        "flax and torch": verdict,
         "lowering s": round(lowering, 2),
-        **{f"{who}: trace and compile s": round(s, 2) for who, s in compiling.items()},
+        **{f"{who}: trace and compile s": round(min(s), 2) for who, s in compiling.items()},
+        "lowered / flax: trace and compile": round(
+            min(compiling["lowered"]) / min(compiling["flax"]), 2
+        ),
         **{f"{who}: ms per step": _band(times * 1e3) for who, times in kept.items()},
         "lowered / flax": _band(kept["lowered"] / kept["flax"]),
         "lowered / torch": _band(kept["lowered"] / kept["torch"]),
@@ -93,7 +105,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = [measure(name, options.rounds) for name in workloads.names()]
+    pairs = {name: workloads.get(name).make_pair for name in workloads.names()} | TWINS
+    rows = [measure(name, make_pair, options.rounds) for name, make_pair in pairs.items()]
     command = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     text = json.dumps({"commit": commit, "environment": environment(), "rows": rows}, indent=1)

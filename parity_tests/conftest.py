@@ -42,6 +42,13 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_is_compiled():
+    """JAX remembers 8192 compiled functions and, when these are full, none of the next."""
+    yield
+    jax.clear_caches()
+
+
 def array(x) -> np.ndarray:
     return x.detach().numpy() if torch.is_tensor(x) else np.asarray(x)
 

@@ -95,8 +95,9 @@ class OneUlp(TorchDispatchMode):
         if exact:
             return x
         factors = table[start : start + n].to(x.device)
-        repeats = -(-x.numel() // n)
-        return x.mul_(factors.repeat(repeats)[: x.numel()].view(x.shape))
+        if n < x.numel():
+            factors = factors.repeat(-(-x.numel() // n))[: x.numel()]
+        return x.mul_(factors.view(x.shape))
 
     def moved_window(self, window: list[Any]) -> list[Any]:
         """A copy of the microbatches of a step, with moved inputs."""
@@ -127,14 +128,9 @@ class OneUlp(TorchDispatchMode):
 
 def _is_whole(tree: Any) -> bool:
     """Whether every floating number in these tensors is a whole one."""
-    found = True
-
-    def look(x: torch.Tensor) -> torch.Tensor:
-        nonlocal found
-        if found and x.is_floating_point() and not x._is_zerotensor():
-            some = x.flatten()[:8]  # most often these tell
-            found = bool((some == some.round()).all()) and bool((x == x.round()).all())
-        return x
-
-    map_tensors(look, tree)
-    return found
+    if isinstance(tree, list | tuple):
+        return all(map(_is_whole, tree))
+    if not torch.is_tensor(tree) or not tree.is_floating_point() or tree._is_zerotensor():
+        return True
+    some = tree.flatten()[:8]  # most often these tell
+    return bool((some == some.round()).all()) and bool((tree == tree.round()).all())
