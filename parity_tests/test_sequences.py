@@ -12,11 +12,12 @@ import sequences
 from instep import bridge, parity
 
 
+@pytest.mark.parametrize("steps", [4, pytest.param(20, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("make_pair", [sequences.lstm_pair, sequences.attention_pair])
-def test_twenty_steps_in_step(make_pair):
-    report = parity.run(make_pair(), steps=20, precisions=["float32", "bfloat16"])
+def test_in_step(make_pair, steps):
+    report = parity.run(make_pair(), steps=steps, precisions=["float32", "bfloat16"])
     assert report.in_step, str(report)
-    assert report.steps == 20 and len(report.walks) == 4
+    assert report.steps == steps and len(report.walks) == 4
 
 
 class OtherGateOrder(nnx.OptimizedLSTMCell):
