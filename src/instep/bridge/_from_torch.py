@@ -125,6 +125,7 @@ def jax_loop_of(
         rng=jax.random.key(torch.initial_seed() % 2**31) if lowered.draws else None,
         scaler=None if loop.scaler is None else scaler_from_torch(loop.scaler),
         opt_state=opt_state,
+        drop_last=loop.drop_last,
     )
 
 
@@ -135,6 +136,7 @@ def _optimizer(loop: TorchLoop, total_steps: int | None) -> tuple[Any, Any]:
         scheduler=loop.scheduler,
         scheduler_every=loop.scheduler_every,
         total_steps=total_steps,
+        metric=loop.metric,
     )
 
 

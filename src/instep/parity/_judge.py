@@ -139,7 +139,7 @@ class Ledger:
         value = torch[leaf]
         if leaf.kind == "clipped gradient":
             return bool(np.any(value != torch.get(Leaf("gradient", leaf.name))))
-        if leaf.kind in ("parameter", "buffer", "state", "scaler", *SCHEDULED):
+        if leaf.kind in ("parameter", "buffer", "state", "scaler", "plateau", *SCHEDULED):
             if leaf.kind in SCHEDULED and not self.scheduled:
                 return True
             # What PyTorch makes at its first step was not there before: it was zero.

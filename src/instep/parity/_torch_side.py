@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._errors import ParityError
 from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop, run_step
 from ._floor import OneUlp
-from ._leaf import FOUND_INF, Leaf, Observation
+from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 
 
 class Exact(torch.amp.GradScaler):
@@ -108,6 +109,8 @@ def _standing(loop: TorchLoop) -> Observation:
         if cycles_momentum(loop.scheduler):
             momentum = group["betas"][0] if "betas" in group else group["momentum"]
             seen[Leaf("momentum", f"group {i}")] = _array(momentum)
+    if isinstance(loop.scheduler, ReduceLROnPlateau):
+        seen |= {leaf: _array(getattr(loop.scheduler, leaf.name)) for leaf in PLATEAU}
     if loop.scaler is not None and (state := loop.scaler.state_dict()):
         seen[Leaf("scaler", "scale")] = np.array(state["scale"], np.float32)
         seen[Leaf("scaler", "growth_tracker")] = np.array(state["_growth_tracker"], np.int32)

@@ -71,7 +71,7 @@ class Walker:
         if self.pair.replays:
             microbatches = list(zip(microbatches, drawn, strict=True))
         with blame("the JAX half", n):
-            seen = self.jax.advance(joined(microbatches))
+            seen = self.jax.advance(joined(microbatches, self.pair.torch.accumulate))
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
@@ -181,7 +181,8 @@ def _start_jax(
     step = steps.plain if plan.rounding else steps.lifted
     if isinstance(pair.jax, OpaqueLoop):
         with blame("Pair.batch", 1):
-            batch = batch_of(to_dtype(window, getattr(torch, plan.dtype)), pair.batch)
+            own = to_dtype(window, getattr(torch, plan.dtype))
+            batch = batch_of(own, pair.batch, pair.torch.accumulate)
         with blame("the JAX half", 1):
             walk = opaque(pair.jax, step, batch, jnp.dtype(plan.dtype))
         view = walk.view

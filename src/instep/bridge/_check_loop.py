@@ -1,0 +1,92 @@
+"""What a PyTorch loop must be, so that its meaning can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ._plateau import check_metric
+
+
+if TYPE_CHECKING:
+    from ._torch_loop import TorchLoop
+
+
+def check_loop(loop: TorchLoop) -> None:
+    """Raise TypeError or ValueError, with the remedy, if ``loop`` has no clear meaning."""
+    if not isinstance(loop.model, nn.Module):
+        raise TypeError(f"model is a {type(loop.model).__name__}; give an nn.Module.")
+    if loop.accumulate < 1 or loop.scheduler_every < 1:
+        raise ValueError(
+            f"accumulate and scheduler_every count from 1; got "
+            f"{loop.accumulate} and {loop.scheduler_every}."
+        )
+    _check_batches(loop.batches)
+    _check_tensors(loop)
+    if not isinstance(loop.scaler, torch.amp.GradScaler | None):
+        raise TypeError(
+            f"scaler is a {type(loop.scaler).__name__}; give a torch.amp.GradScaler."
+        )
+    check_metric(loop.scheduler, loop.metric)
+    enabled = loop.scaler is not None and loop.scaler.is_enabled()
+    if enabled and isinstance(loop.optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            "LBFGS calls the loss itself (a closure), which a GradScaler does not support, in "
+            "PyTorch neither. Leave the scaler out."
+        )
+
+
+def check_loss(loss: Any) -> None:
+    """Raise TypeError unless ``loss`` is what a ``loss_fn`` must return: a scalar tensor."""
+    if not torch.is_tensor(loss) or loss.numel() != 1:
+        raise TypeError(f"loss_fn must return a scalar tensor; it returned {_kind(loss)}.")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple | list) and len(value):
+        return f"a {type(value).__name__} of {len(value)}. Return the loss alone"
+    shape = f" of shape {tuple(value.shape)}" if torch.is_tensor(value) else ""
+    return f"a {type(value).__name__}{shape}"
+
+
+def _check_batches(batches: Any) -> None:
+    if isinstance(batches, Iterator):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}, which is used up after one pass, and a "
+            f"loop goes over its batches once for every epoch. Give a re-iterable (a "
+            f"DataLoader, a list), or a callable that returns a fresh iterator."
+        )
+    if not isinstance(batches, Iterable) and not callable(batches):
+        if not hasattr(batches, "__getitem__"):
+            raise TypeError(
+                f"batches is a {type(batches).__name__}; give an iterable of microbatches, or "
+                f"a callable that returns one."
+            )
+
+
+def _check_tensors(loop: TorchLoop) -> None:
+    """The optimizer trains parameters of the model, and they hold numbers."""
+    parameters = dict(loop.model.named_parameters())
+    inside = {id(p) for p in parameters.values()}
+    outside = [
+        f"group {i}: shape {tuple(p.shape)}"
+        for i, group in enumerate(loop.optimizer.param_groups)
+        for p in group["params"]
+        if id(p) not in inside
+    ]
+    if outside:
+        raise ValueError(
+            f"the optimizer trains tensors that are not parameters of the model "
+            f"({', '.join(outside)}), so they would be neither copied nor compared. "
+            f"Register them in the model as nn.Parameter."
+        )
+    tensors = parameters | dict(loop.model.named_buffers())
+    meta = [name for name, x in tensors.items() if x.is_meta]
+    if meta:
+        raise ValueError(
+            f"{', '.join(meta[:3])} of the model are on the meta device, without numbers. Load "
+            f"the weights first, for example model.to_empty(device='cpu') and load_state_dict."
+        )
