@@ -16,7 +16,7 @@ from ._optimizer import optimizer_from_torch, optimizer_to_torch
 from ._scaler import scaler_from_torch, scaler_to_torch
 from ._torch_loop import TorchLoop, windows
 from .lower._loss import LoweredLoss
-from .lower._lowered import unwrapped
+from .lower._lowered import Lowered, unwrapped
 
 
 def from_torch(loop: TorchLoop, total_steps: int | None = None) -> tuple[TrainStep, TrainState]:
@@ -99,8 +99,9 @@ def jax_loop_of(
     """The loop that ``from_torch`` makes a step of; its batches are lists of arrays.
 
     Raises:
-      ValueError: the loss depends on no parameter; or a gradient norm is clipped that PyTorch
-        lets grow without end.
+      ValueError: the loss depends on no parameter; a gradient norm is clipped that PyTorch
+        lets grow without end; or ``LBFGS`` would evaluate a forward pass that is another each
+        time.
     """
     lowered = loss_fn.lowered
     if not lowered.reached:
@@ -109,6 +110,8 @@ def jax_loop_of(
         name for name, trains in lowered.trainable.items() if trains and name in lowered.reached
     }
     _check_cleared(loop, trained)
+    if isinstance(loop.optimizer, torch.optim.LBFGS):
+        _check_repeatable(lowered)
 
     def opt_state() -> Any:
         return _optimizer(loop, total_steps)[1]
@@ -142,6 +145,21 @@ def _optimizer(loop: TorchLoop, total_steps: int | None) -> tuple[Any, Any]:
 
 def _as_array(x: Any) -> Any:
     return x if isinstance(x, jax.Array) else np.asarray(x)
+
+
+def _check_repeatable(lowered: Lowered) -> None:
+    """``LBFGS`` evaluates the loss several times a step, and expects the same function."""
+    if lowered.mutated:
+        raise ValueError(
+            f"LBFGS evaluates the loss several times a step, and each time PyTorch would change "
+            f"{', '.join(lowered.mutated[:3])}; the JAX step changes buffers once. Put the "
+            f"modules that own them in eval mode."
+        )
+    if lowered.draws:
+        raise ValueError(
+            "LBFGS evaluates the loss several times a step, and the forward pass draws at "
+            "random each time, which is another function each time. Put dropout in eval mode."
+        )
 
 
 def _check_cleared(loop: TorchLoop, trained: set[str]) -> None:

@@ -16,6 +16,7 @@ from .._state import PlateauState, PyTree, View
 from .._trees import named_leaves
 from ..bridge._opt_state import STARTED, group_hyperparams, slots, write_slots
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
+from . import _lbfgs
 from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 from ._lift import lift_jax
 
@@ -94,13 +95,14 @@ class JaxWalk:
         if self.obstacle:
             raise CannotSync(self.obstacle)
         arrays = {x.name: v for x, v in torch.items() if x.kind in ("parameter", "buffer")}
+        opt_state = _lbfgs.synced(self.view.opt_state, self.weights.links, torch)
+        if opt_state is None:
+            opt_state = write_slots(self.view.opt_state, self._slots_of(torch))
         view = replace(
             self.view,
             params=weights_to_jax(self.weights, arrays, self.view.params),
             buffers=weights_to_jax(self.weights, arrays, self.view.buffers),
-            opt_state=_on_plateau(
-                write_slots(self.view.opt_state, self._slots_of(torch)), torch
-            ),
+            opt_state=_on_plateau(opt_state, torch),
         )
         self.state, self.view = self.write(self.state, view), view
 
@@ -137,6 +139,7 @@ class JaxWalk:
             arrays = arrays_to_torch(self.weights.links, _matrices(named))
             arrays |= _scalars(self.weights, named)
             seen |= {Leaf("state", f"{name}.{slot}"): array for name, array in arrays.items()}
+        seen |= _lbfgs.of_jax(view.opt_state, self.weights.links)
         for i, values in enumerate(group_hyperparams(view.opt_state)):
             seen[Leaf("lr", f"group {i}")] = np.asarray(values["lr"])
             momentum = values.get("momentum", values.get("beta1"))

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .._errors import ParityError
 from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop, run_step
+from . import _lbfgs
 from ._floor import OneUlp
 from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 
@@ -100,10 +101,13 @@ def _standing(loop: TorchLoop) -> Observation:
     seen = {Leaf("parameter", name): value for name, value in _parameters(loop).items()}
     for name, buffer in loop.model.named_buffers():
         seen[Leaf("buffer", name)] = _array(buffer)
-    for name, p in loop.model.named_parameters():
-        for slot, value in loop.optimizer.state.get(p, {}).items():
-            if value is not None:
-                seen[Leaf("state", f"{name}.{slot}")] = _array(value)
+    if isinstance(loop.optimizer, torch.optim.LBFGS):
+        seen |= _lbfgs.of_torch(loop.optimizer, loop.model)
+    else:
+        for name, p in loop.model.named_parameters():
+            for slot, value in loop.optimizer.state.get(p, {}).items():
+                if value is not None:
+                    seen[Leaf("state", f"{name}.{slot}")] = _array(value)
     for i, group in enumerate(loop.optimizer.param_groups):
         seen[Leaf("lr", f"group {i}")] = _array(group["lr"])
         if cycles_momentum(loop.scheduler):

@@ -20,13 +20,13 @@ from ._blame import blame
 from ._drawn import recording
 from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
-from ._judge import Ledger
+from ._judge import OPTIMIZER, Ledger
 from ._leaf import FOUND_INF, Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan
 from ._settings import precision, random_state, set_random_state
-from ._tolerance import DRAWS, LOOKS, ROUNDING_FACTOR
+from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
 
 
 LOSS = Leaf("loss", "loss")
@@ -64,7 +64,8 @@ class Walker:
         if self.plan.synced:
             self.jax.sync(self.standing)
             self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
-        if self.plan.rounding and self.plan.judged and doubt:
+        looks = self.plan.rounding or self.repeats
+        if looks and self.plan.synced and doubt:
             before = copy_loop(self.reference)
         with blame("the PyTorch half", n):
             right, draws, drawn = self._torch_step(n, window)
@@ -82,16 +83,30 @@ class Walker:
         self, n: int, window: list[Any], before: TorchLoop, rng: Any, right: Observation
     ) -> None:
         """Copies that round as coarsely as JAX may, until nothing diverges any more."""
-        kept = random_state()
+        kept, rounding = random_state(), self.plan.rounding
         for seed in range(DRAWS, DRAWS + LOOKS):
-            if not self.ledger.beyond(n, ["gradient"]):
+            jumps = bool(self.ledger.beyond(n, ["gradient"]))
+            grows = self.repeats and bool(self.ledger.beyond(n, OPTIMIZER))
+            if not (jumps and rounding) and (jumps or not grows):
                 break
             set_random_state(rng)
-            coarse = OneUlp(seed, LOWER, ROUNDING_FACTOR)
-            own = to_dtype(window, self.dtype)
-            look = _torch_side.step(copy_loop(before), own, n, coarse)
-            self.ledger.look_again(n, right, look)
+            if rounding:
+                coarse, own = OneUlp(seed, LOWER, ROUNDING_FACTOR), to_dtype(window, self.dtype)
+            else:
+                coarse = OneUlp(seed, DOUBLE, FLOOR_FACTOR)
+                own = coarse.moved_window(window)
+            moved = None if rounding else self.standing
+            look = _torch_side.step(copy_loop(before), own, n, coarse, moved)
+            if jumps:
+                self.ledger.look_again(n, right, look)
+            else:
+                self.ledger.widen(n, right, look)
         set_random_state(kept)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether one step of the optimizer is many, inside which rounding grows."""
+        return isinstance(self.reference.optimizer, torch.optim.LBFGS)
 
     @property
     def dtype(self) -> torch.dtype:
