@@ -41,7 +41,7 @@ from pairs import linear_pair, with_batches
             parity.ParityError,
             r"loss_fn must return a scalar tensor; it returned a tuple",
         ),
-        (lambda: linear_pair(accumulate=2), ValueError, r"PyTorch 1, JAX 2"),
+        (lambda: linear_pair(accumulate=2), ValueError, r"PyTorch has accumulate=1, JAX 2"),
         (
             lambda: instep.Pair(nn.Linear(1, 1), linear_pair().jax, []),
             TypeError,

@@ -108,8 +108,8 @@ def _length(batch: PyTree, options: StepOptions) -> int:
         wrong = {name: s for name, s in shapes.items() if s[:1] != (most,)} or "no leaves"
         fewer = "" if options.drop_last else " (one number of them for all, 1 at least)"
         raise ValueError(
-            f"with accumulate={most} every leaf of the batch has shape ({most}, b, ...){fewer}; "
-            f"found {wrong}. Make it with instep.split(batch, {most}) or "
+            f"with accumulate={most} every leaf of the batch has shape ({most}, b, ...)"
+            f"{fewer}; found {wrong}. Make it with instep.split(batch, {most}) or "
             f"instep.stack(microbatches)."
         )
     return lengths.pop()[0]

@@ -59,12 +59,13 @@ def _check_batches(batches: Any) -> None:
             f"loop goes over its batches once for every epoch. Give a re-iterable (a "
             f"DataLoader, a list), or a callable that returns a fresh iterator."
         )
-    if not isinstance(batches, Iterable) and not callable(batches):
-        if not hasattr(batches, "__getitem__"):
-            raise TypeError(
-                f"batches is a {type(batches).__name__}; give an iterable of microbatches, or "
-                f"a callable that returns one."
-            )
+    if not (
+        isinstance(batches, Iterable) or hasattr(batches, "__getitem__") or callable(batches)
+    ):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}; give an iterable of microbatches, or a "
+            f"callable that returns one."
+        )
 
 
 def _check_tensors(loop: TorchLoop) -> None:

@@ -151,9 +151,9 @@ def _check_repeatable(lowered: Lowered) -> None:
     """``LBFGS`` evaluates the loss several times a step, and expects the same function."""
     if lowered.mutated:
         raise ValueError(
-            f"LBFGS evaluates the loss several times a step, and each time PyTorch would change "
-            f"{', '.join(lowered.mutated[:3])}; the JAX step changes buffers once. Put the "
-            f"modules that own them in eval mode."
+            f"LBFGS evaluates the loss several times a step, and each time PyTorch would "
+            f"change {', '.join(lowered.mutated[:3])}; the JAX step changes buffers once. Put "
+            f"the modules that own them in eval mode."
         )
     if lowered.draws:
         raise ValueError(

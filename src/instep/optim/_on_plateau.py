@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,8 @@ from ._hyperparams import ParamGroupsState
 
 
 Metric = Callable[[jax.Array], jax.Array]  # of the loss of the step, shape ()
-
-
-class Plateau(Protocol):
-    """What ``instep.schedules.reduce_lr_on_plateau`` makes."""
-
-    @property
-    def init(self) -> Callable[[], PlateauState]: ...
-
-    @property
-    def update(self) -> Callable[[PlateauState, Any], PlateauState]: ...
+# (init, update), what instep.schedules.reduce_lr_on_plateau makes
+Plateau = tuple[Callable[[], PlateauState], Callable[[PlateauState, Any], PlateauState]]
 
 
 @jax.tree_util.register_dataclass
@@ -77,9 +69,10 @@ def on_plateau(
     if every < 1:
         raise ValueError(f"every counts from 1; got {every=}.")
     tx = optax.with_extra_args_support(tx)
+    init, advance = plateau
 
     def init_fn(params: PyTree) -> Any:
-        inner, state = tx.init(params), plateau.init()
+        inner, state = tx.init(params), init()
         groups = _clocks(inner)
         if not groups or max(groups) >= state.lr.size:
             raise ValueError(
@@ -100,7 +93,7 @@ def on_plateau(
         updates, inner = tx.update(updates, state.inner, params, value=value, **extra)
         groups = _clocks(inner)
         old = replace(state.plateau, lr=_with_rates(state.plateau.lr, groups))
-        new = plateau.update(old, _measured(metric, value))
+        new = advance(old, _measured(metric, value))
         due = next(iter(groups.values())).count % every == 0
         new = jax.tree.map(lambda a, b: jnp.where(due, a, b), new, old)
         return updates, OnPlateauState(_set_rates(inner, new.lr), new)
@@ -124,8 +117,9 @@ def _clocks(inner: PyTree) -> dict[int, Hyperparams]:
     parts = inner.groups if isinstance(inner, ParamGroupsState) else (inner,)
     found: dict[int, Hyperparams] = {}
     for i, part in enumerate(parts):
-        leaves = jax.tree.leaves(part, is_leaf=_is_clock)
-        found |= {i: x for x in leaves if _is_clock(x)}
+        for leaf in jax.tree.leaves(part, is_leaf=_is_clock):
+            if _is_clock(leaf):
+                found[i] = leaf
     return found
 
 

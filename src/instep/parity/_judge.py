@@ -123,7 +123,9 @@ class Ledger:
             if self.plan.rounding:
                 floor = rms_distance(look[leaf], value)
                 bound = m.bound + floor
-                noise = m.error <= bound and not bound < rms_distance(np.zeros_like(value), value)
+                noise = m.error <= bound and not bound < rms_distance(
+                    np.zeros_like(value), value
+                )
             else:
                 floor = max(m.floor, distance(look[leaf], value))
                 bound = max(m.bound, FLOOR_FACTOR * floor)

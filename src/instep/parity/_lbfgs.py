@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +51,7 @@ def of_torch(optimizer: torch.optim.LBFGS, model: nn.Module) -> Observation:
     return seen
 
 
-def of_jax(opt_state: PyTree, links: Sequence[Link]) -> Observation:
+def of_jax(opt_state: PyTree, links: tuple[Link, ...]) -> Observation:
     """The same of the LBFGSState in ``opt_state``; nothing without one."""
     seen: Observation = {}
     for state in _records(opt_state):
@@ -75,7 +75,7 @@ def of_jax(opt_state: PyTree, links: Sequence[Link]) -> Observation:
     return seen
 
 
-def synced(opt_state: PyTree, links: Sequence[Link], torch: Observation) -> PyTree | None:
+def synced(opt_state: PyTree, links: tuple[Link, ...], torch: Observation) -> PyTree | None:
     """``opt_state`` where PyTorch stands; None if it has no LBFGSState, or of another size."""
     records = _records(opt_state)
     ro = torch.get(_whole("ro"))
@@ -89,7 +89,7 @@ def synced(opt_state: PyTree, links: Sequence[Link], torch: Observation) -> PyTr
             return replace(state, **made)
         for slot in (*VECTORS, *HISTORIES):
             ends = f".{slot}"
-            arrays = {
+            arrays: dict[str, Any] = {
                 leaf.name.removesuffix(ends): value
                 for leaf, value in torch.items()
                 if leaf.kind == "state" and leaf.name.endswith(ends)
@@ -98,14 +98,19 @@ def synced(opt_state: PyTree, links: Sequence[Link], torch: Observation) -> PyTr
             made[slot] = _tree(arrays, like, links, rows=slot in HISTORIES)
         return replace(state, **made)
 
-    return jax.tree.map(lambda x: write(x) if _is_record(x) else x, opt_state, is_leaf=_is_record)
+    return jax.tree.map(
+        lambda x: write(x) if _is_record(x) else x, opt_state, is_leaf=_is_record
+    )
 
 
-def _tree(arrays: Observation | Any, like: PyTree, links: Sequence[Link], rows: bool) -> PyTree:
-    links = tuple(links)
+def _tree(
+    arrays: Mapping[str, Any], like: PyTree, links: tuple[Link, ...], rows: bool
+) -> PyTree:
     if rows:
         count = len(next(iter(arrays.values())))
-        each = [arrays_to_jax(links, {n: x[i] for n, x in arrays.items()}) for i in range(count)]
+        each = [
+            arrays_to_jax(links, {n: x[i] for n, x in arrays.items()}) for i in range(count)
+        ]
         named = {name: np.stack([row[name] for row in each]) for name in each[0]}
     else:
         named = arrays_to_jax(links, arrays)
