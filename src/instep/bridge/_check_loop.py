@@ -19,6 +19,11 @@ def check_loop(loop: TorchLoop) -> None:
     """Raise TypeError or ValueError, with the remedy, if ``loop`` has no clear meaning."""
     if not isinstance(loop.model, nn.Module):
         raise TypeError(f"model is a {type(loop.model).__name__}; give an nn.Module.")
+    if not isinstance(loop.optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer is a {type(loop.optimizer).__name__}; give one torch.optim.Optimizer. "
+            f"A loop with several, such as a GAN, is written with the verbs: docs/gan.md."
+        )
     if loop.accumulate < 1 or loop.scheduler_every < 1:
         raise ValueError(
             f"accumulate and scheduler_every count from 1; got "
@@ -46,10 +51,13 @@ def check_loss(loss: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, tuple | list) and len(value):
+    if isinstance(value, tuple | list | dict):
         return f"a {type(value).__name__} of {len(value)}. Return the loss alone"
-    shape = f" of shape {tuple(value.shape)}" if torch.is_tensor(value) else ""
-    return f"a {type(value).__name__}{shape}"
+    if isinstance(value, int | float | torch.SymInt | torch.SymFloat):
+        return "a number, which has no gradient. Leave out the .item() or float()"
+    if torch.is_tensor(value):
+        return f"a tensor of shape {tuple(value.shape)}. Reduce it: loss.mean()"
+    return f"a {type(value).__name__}"
 
 
 def _check_batches(batches: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from .._loop import JaxLoop, initial_state, train_step
 from .._state import Metrics, TrainState
 from .._step import TrainStep
-from ._arrays import array_to_tensor
+from ._arrays import array_to_tensor, tensor_to_array
 from ._optimizer import optimizer_from_torch, optimizer_to_torch
 from ._scaler import scaler_from_torch, scaler_to_torch
 from ._torch_loop import TorchLoop, windows
@@ -105,7 +105,10 @@ def jax_loop_of(
     """
     lowered = loss_fn.lowered
     if not lowered.reached:
-        raise ValueError("the loss has a gradient for no parameter of the model.")
+        raise ValueError(
+            "the loss has a gradient for no parameter of the model: it is detached or an "
+            "integer, or loss_fn uses another model than the one it is given."
+        )
     trained = {
         name for name, trains in lowered.trainable.items() if trains and name in lowered.reached
     }
@@ -144,6 +147,8 @@ def _optimizer(loop: TorchLoop, total_steps: int | None) -> tuple[Any, Any]:
 
 
 def _as_array(x: Any) -> Any:
+    if torch.is_tensor(x):
+        return tensor_to_array(x)
     return x if isinstance(x, jax.Array) else np.asarray(x)
 
 
