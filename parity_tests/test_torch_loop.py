@@ -540,3 +540,25 @@ def test_torch_tensors_of_any_kind_are_taken(x64):
 
 def in_float64(model, batch):
     return F.cross_entropy(model(batch[0].double()), batch[1])
+
+
+# ------------------------------------------------------------------------- mid-training
+
+
+@pytest.mark.exhaustive
+def test_parity_goes_on_in_the_middle_of_an_epoch():
+    """After 2 of the 3 optimizer steps of an epoch, the first one of the walk ends it."""
+
+    def adamw(params):
+        return torch.optim.AdamW(params, lr=0.1)
+
+    def halved(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+    loop = make_loop(adamw, [4] * 4, halved, scheduler_every=3)
+    for n in (1, 2):
+        bridge._torch_loop.run_step(loop, [loop.batches[n]], n)
+    report = parity.run(loop, steps=3, precisions=[])
+    assert report.in_step, report
+    (rate,) = (row for row in report.rows if row.leaf.kind == "lr")
+    assert rate.status == "in step"

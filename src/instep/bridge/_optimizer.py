@@ -91,7 +91,7 @@ def optimizer_from_torch(
             rates = scheduler_from_torch(
                 scheduler, total_steps, scheduler_every=scheduler_every
             )
-        count = _count(scheduler, scheduler_every, steps)
+        count = updates_taken(scheduler, scheduler_every, steps)
     tx = grouped(optimizer, where, rates)
     opt_state: Any = tx.init(where.params)
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -201,7 +201,7 @@ def _check_own(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-def _count(scheduler: Any, scheduler_every: int, steps: int | None) -> int:
+def updates_taken(scheduler: Any, scheduler_every: int, steps: int | None = None) -> int:
     """Optimizer steps taken, which the scheduler must have seen."""
     stands = steps_taken(scheduler)
     if steps is None:

@@ -11,6 +11,7 @@ import torch
 
 from .._loop import OpaqueLoop
 from ..bridge._copy import copy_loop
+from ..bridge._optimizer import updates_taken
 from ..bridge._tensors import batch_of, joined, to_dtype, to_numpy
 from ..bridge._torch_loop import TorchLoop
 from ..bridge._transfer import link, start_from, write_model
@@ -44,6 +45,7 @@ class Walker:
     standing: Observation  # of the reference, now
     one_ulps: list[OneUlp]
     copies: list[TorchLoop]
+    taken: int = 0  # optimizer steps before the walk: the scheduler goes on from there
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
 
     def advance(
@@ -96,7 +98,7 @@ class Walker:
                 coarse = OneUlp(seed, DOUBLE, FLOOR_FACTOR)
                 own = coarse.moved_window(window)
             moved = None if rounding else self.standing
-            look = _torch_side.step(copy_loop(before), own, n, coarse, moved)
+            look = _torch_side.step(copy_loop(before), own, n + self.taken, coarse, moved)
             if jumps:
                 self.ledger.look_again(n, right, look)
             else:
@@ -131,6 +133,7 @@ class Walker:
 
         All draw the same random numbers, as dropout would, and each has inputs of its own.
         """
+        n += self.taken
         rng = random_state()
         rounding, right = self.plan.rounding, None
         if rounding and self.plan.judged:
@@ -182,7 +185,10 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
     )
     ledger.judge(0, standing, [], walk.start())
     copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
-    return Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies)
+    scheduler, taken = pair.torch.scheduler, 0
+    if scheduler is not None:
+        taken = updates_taken(scheduler, pair.torch.scheduler_every)
+    return Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
 
 
 def _start_jax(
