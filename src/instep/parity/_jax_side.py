@@ -108,6 +108,8 @@ class JaxWalk:
 
     def _slots_of(self, torch: Observation) -> dict[tuple[str, str], np.ndarray]:
         """PyTorch's optimizer state that is shaped like its parameter, where JAX keeps it."""
+        if Leaf("state", f"{_lbfgs.WHOLE}.n_iter") in torch:
+            raise CannotSync("the JAX side shows no LBFGSState of the same history_size")
         by_slot: dict[str, dict[str, np.ndarray]] = {}
         for leaf, value in torch.items():
             name, _, slot = leaf.name.rpartition(".")

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._loop import JaxLoop, OpaqueLoop
 from .._state import PyTree
 from .._trees import named_leaves
 from ..bridge._arrays import tensor_to_array
 from ..bridge._lbfgs import COUNTS, HISTORIES, NUMBERS, VECTORS
 from ..bridge._rule import Link
+from ..bridge._torch_loop import TorchLoop
 from ..bridge._weights import arrays_to_jax, arrays_to_torch
 from ..optim import LBFGSState
 from ._leaf import Leaf, Observation
@@ -73,6 +75,15 @@ def of_jax(opt_state: PyTree, links: tuple[Link, ...]) -> Observation:
         for name in (*NUMBERS, "ro", "num_old"):
             seen[_whole(name)] = np.asarray(getattr(state, name))
     return seen
+
+
+def can_be_synced(loop: TorchLoop, half: JaxLoop | OpaqueLoop) -> bool:
+    """Whether PyTorch's optimizer is an LBFGS, and the JAX half has a state like it."""
+    if not isinstance(loop.optimizer, torch.optim.LBFGS) or not isinstance(half, JaxLoop):
+        return False
+    records = _records(jax.eval_shape(half.tx.init, half.params))
+    size = loop.optimizer.param_groups[0]["history_size"]
+    return [x.ro.shape for x in records] == [(size,)]
 
 
 def synced(opt_state: PyTree, links: tuple[Link, ...], torch: Observation) -> PyTree | None:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
-
 from .._errors import ParityError
 from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, steps_of
+from ._lbfgs import can_be_synced
 from ._pair import Pair, lowered_pair
 from ._records import Curve, Matched, Plan
 from ._report import Report
@@ -125,7 +124,7 @@ def _walk(
     stream = _windows(pair)
     window = next(stream)
     shared = steps_of(pair.jax)
-    chaotic = isinstance(pair.torch.optimizer, torch.optim.LBFGS)
+    chaotic = can_be_synced(pair.torch, pair.jax)  # an LBFGS
     free, synced = Plan("float64", judged=not chaotic), Plan("float64", synced=True)
     plans = [
         free,
