@@ -71,6 +71,7 @@ class Halves:
                 assert_in_step(b, state.buffers[name], f"{name} at step {n}")
 
 
+@pytest.mark.exhaustive
 def test_dcgan_in_step(x64):
     halves = Halves()
     for n in range(STEPS):
@@ -131,7 +132,12 @@ CRITICS = {
 }
 
 
-@pytest.mark.parametrize("name", CRITICS)
+FIRST, *OTHERS = CRITICS
+
+
+@pytest.mark.parametrize(
+    "name", [FIRST, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)]
+)
 def test_gradient_penalty(name, x64):
     """Its gradient is a second derivative of what is lowered."""
     torch.manual_seed(0)
