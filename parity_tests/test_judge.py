@@ -388,3 +388,22 @@ def test_a_second_look_excuses_a_jump_and_nothing_less():
     assert look_again(kinked, half) == {leaf, update}
     small = there | {leaf: there[leaf] * (1 + 20 * 2.0**-23)}  # 10 bounds: no jump
     assert look_again(small, small) == {leaf}
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1e-9), ("float32", 1e-3)])
+def test_looks_at_a_step_that_repeats_itself_excuse_what_it_made_alone(dtype, size):
+    """Inside a step of LBFGS rounding grows; gradients come before, and are not excused."""
+    there, leaf, update = observed(1), OF_W["gradient"], OF_W["update"]
+    off = size * (np.arange(1000) == 7)
+
+    def widen(jax, look):
+        ledger = Ledger(Plan(dtype, synced=True))
+        ledger.judge(1, there, [there], jax)
+        ledger.widen(1, there, look)
+        return set(ledger.beyond(1))
+
+    moved = there | {update: there[update] + off, leaf: there[leaf] + off}
+    assert widen(there | {update: moved[update]}, moved) == set()
+    assert widen(there | {update: there[update] + 100 * off}, moved) == {update}
+    assert widen(there | {leaf: moved[leaf]}, moved) == {leaf}
+    assert widen(there | {update: moved[update]}, there) == {update}

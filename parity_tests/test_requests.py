@@ -41,7 +41,7 @@ from pairs import linear_pair, with_batches
             parity.ParityError,
             r"loss_fn must return a scalar tensor; it returned a tuple",
         ),
-        (lambda: linear_pair(accumulate=2), ValueError, r"PyTorch 1, JAX 2"),
+        (lambda: linear_pair(accumulate=2), ValueError, r"PyTorch has accumulate=1, JAX 2"),
         (
             lambda: instep.Pair(nn.Linear(1, 1), linear_pair().jax, []),
             TypeError,
@@ -83,7 +83,12 @@ from pairs import linear_pair, with_batches
             r"not parameters of the model \(group 0: shape \(2, 3\), group 0: shape \(2,\)\)",
         ),
         (
-            lambda: parity.run(with_batches(iter([torch.ones(8, 3)])), steps=2),
+            lambda: with_batches(iter([torch.ones(8, 3)])),
+            TypeError,
+            r"batches is a list_iterator, which is used up after one pass",
+        ),
+        (
+            lambda: _given_twice(iter([torch.ones(8, 3)])),
             parity.ParityError,
             r"batches of the PyTorch half raised at step 2.*a generator is used up",
         ),
@@ -141,6 +146,10 @@ def _clipped_by_optax():
 
 def _elsewhere(x):
     return (x * torch.ones(3, requires_grad=True)).mean()
+
+
+def _given_twice(iterator):
+    return parity.run(with_batches(lambda: iterator), steps=2)
 
 
 def _hooked(pair):

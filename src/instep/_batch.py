@@ -67,8 +67,8 @@ def stack(microbatches: Sequence[PyTree]) -> PyTree:
         if shapes != first:
             raise ValueError(
                 f"microbatch {i} has shapes {shapes}, microbatch 0 has {first}. Drop the "
-                f"ragged one (drop_last=True), or pad it and give the padding weight 0 by "
-                f"instep.Loss(total, weight)."
+                f"ragged one (DataLoader(drop_last=True)), or pad it and give the padding "
+                f"weight 0 by instep.Loss(total, weight)."
             )
     return jax.tree.map(lambda *leaves: _stack(leaves), *microbatches)
 

@@ -27,6 +27,7 @@ class StepOptions:
     clip_grad_value: float | None = None
     matmul_precision: str | None = None
     trainable: Selector | None = None
+    drop_last: bool = True
 
 
 class Evaluation(NamedTuple):
@@ -46,10 +47,11 @@ def evaluate(
     loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions
 ) -> Evaluation:
     """zero_grad, k times (forward, loss, backward), unscale, mean, clip."""
-    total, buffers, aux = _backward_window(loss_fn, state, batch, options)
+    k = 1 if options.accumulate == 1 else _length(batch, options)
+    total, buffers, aux = _backward_window(loss_fn, state, batch, options, k)
     acc, scaler, found_inf = total, state.scaler, None
     if scaler is not None:
-        acc, found_inf = _unscaled(scaler, total, options.accumulate)
+        acc, found_inf = _unscaled(scaler, total, k)
         scaler = scaler.update(found_inf)
     acc = mean(acc)
     grads, norm = acc.grads, None
@@ -61,11 +63,9 @@ def evaluate(
 
 
 def _backward_window(
-    loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions
+    loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions, k: int
 ) -> tuple[Accumulator, PyTree, PyTree]:
     """zero_grad, then k times (forward, loss, backward), the buffers passed on in order."""
-
-    k = options.accumulate
     scale = None if state.scaler is None else state.scaler.scale / k
 
     def forward_loss_backward(carry, inputs):
@@ -76,10 +76,9 @@ def _backward_window(
         return (acc, out.buffers), out.metrics
 
     carry = zero_grad(state.params, options.trainable), state.buffers
-    if k == 1:
+    if options.accumulate == 1:
         (acc, buffers), aux = forward_loss_backward(carry, (0, batch))
     else:
-        _check_leading_axis(batch, k)
         inputs = jnp.arange(k), batch
         (acc, buffers), aux = jax.lax.scan(forward_loss_backward, carry, inputs)
     return acc, buffers, aux
@@ -99,12 +98,18 @@ def _microbatch_rng(state: TrainState, index) -> jax.Array | None:
     return jax.random.fold_in(jax.random.fold_in(state.rng, state.step), index)
 
 
-def _check_leading_axis(batch: PyTree, accumulate: int) -> None:
+def _length(batch: PyTree, options: StepOptions) -> int:
+    """The number of microbatches in a window, which only a last one may fall short of."""
+    most = options.accumulate
     shapes = {name: np.shape(leaf) for name, leaf in named_leaves(batch).items()}
-    wrong = {name: s for name, s in shapes.items() if s[:1] != (accumulate,)}
-    if wrong or not shapes:
+    lengths = {shape[:1] for shape in shapes.values()}
+    allowed = {(most,)} if options.drop_last else {(k,) for k in range(1, most + 1)}
+    if len(lengths) != 1 or not lengths <= allowed:
+        wrong = {name: s for name, s in shapes.items() if s[:1] != (most,)} or "no leaves"
+        fewer = "" if options.drop_last else " (one number of them for all, 1 at least)"
         raise ValueError(
-            f"with {accumulate=} every leaf of the batch has shape ({accumulate}, b, ...); "
-            f"found {wrong or 'no leaves'}. Make it with instep.split(batch, {accumulate}) "
-            f"or instep.stack(microbatches)."
+            f"with accumulate={most} every leaf of the batch has shape ({most}, b, ...)"
+            f"{fewer}; found {wrong}. Make it with instep.split(batch, {most}) or "
+            f"instep.stack(microbatches)."
         )
+    return lengths.pop()[0]

@@ -41,8 +41,8 @@ class JaxLoop:
       buffers: pytree of arrays that the forward pass rewrites, at the start.
       batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
         ``parity.Pair``, where both sides get the batches of the PyTorch loop.
-      accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable: as for
-        ``make_train_step``.
+      accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last: as
+        for ``make_train_step``.
       rng: root key, if the model draws.
       scaler: at the start; None without.
       apply: ``(params, buffers, inputs) -> outputs``, the forward pass in evaluation.
@@ -62,6 +62,7 @@ class JaxLoop:
     scaler: GradScaler | None = None
     apply: Callable[[PyTree, PyTree, Any], Any] | None = None
     opt_state: PyTree | Callable[[], PyTree] = None
+    drop_last: bool = True
 
     @staticmethod
     def opaque(
@@ -115,4 +116,5 @@ def step_options(loop: JaxLoop) -> StepOptions:
         loop.clip_grad_value,
         loop.matmul_precision,
         loop.trainable,
+        loop.drop_last,
     )

@@ -93,6 +93,21 @@ class Hyperparams:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class PlateauState:
+    """The attributes of ``ReduceLROnPlateau``, and the rate of the optimizer.
+
+    A clock too: it goes on where a gradient scaler skips a step.
+    """
+
+    lr: jax.Array  # shape=() or (groups,), float64 under x64, else float32
+    best: jax.Array  # shape=(), of the same dtype
+    num_bad_epochs: jax.Array  # shape=(), int32
+    cooldown_counter: jax.Array  # shape=(), int32
+    last_epoch: jax.Array  # shape=(), int32: updates so far
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class View:
     """What one optimizer step lets an observer see, stage by stage. None: not visible."""
 

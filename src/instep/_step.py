@@ -83,6 +83,7 @@ def make_train_step(
     clip_grad_value: float | None = None,
     matmul_precision: str | None = None,
     trainable: Selector | None = None,
+    drop_last: bool = True,
     donate: bool = True,
 ) -> TrainStep:
     """Fuse zero_grad, k times (forward, loss, backward), mean, clip and step into one call.
@@ -120,6 +121,8 @@ def make_train_step(
         differentiated, not in the norm and not touched by ``tx``, as after
         ``requires_grad_(False)``; a ``tx`` from optax needs ``optax.masked`` then.
         Optimizer state for them is kept unless ``param_groups`` leaves them to None.
+      drop_last: whether every window is full. With False one of fewer microbatches, the last
+        of an epoch, is taken as well and divided by its own length; that is traced once more.
       donate: reuse the memory of the state that is passed in, which is then consumed.
 
     Returns:
@@ -132,7 +135,7 @@ def make_train_step(
         the batch is not ``accumulate``.
     """
     options = StepOptions(
-        accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable
+        accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last
     )
     observed = make_observed_step(loss_fn, tx, options)
 

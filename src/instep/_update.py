@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._state import Hyperparams, PyTree
+from ._state import Hyperparams, PlateauState, PyTree
 from ._trees import named_leaves
 
 
@@ -77,7 +77,7 @@ def _applied(params: PyTree, updates: PyTree) -> PyTree:
 
 
 # The clocks of schedules: in PyTorch a scheduler does not know that a step was skipped.
-_CLOCKS = (Hyperparams, optax.ScaleByScheduleState)
+_CLOCKS = (Hyperparams, PlateauState, optax.ScaleByScheduleState)
 _INJECTED = optax.InjectStatefulHyperparamsState
 
 

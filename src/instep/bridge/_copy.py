@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from .._errors import ParityError
+from ._tensors import map_tensors
 from ._torch_loop import TorchLoop
 
 
@@ -38,16 +39,25 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
     )
     for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
         getattr(optimizer, hooks).update(getattr(loop.optimizer, hooks))
+    if isinstance(optimizer, torch.optim.LBFGS):
+        _own_parameters(optimizer)
     if scheduler is not None:
         _count_steps(optimizer, scheduler)
     if dtype is not None:
         model.to(dtype)
         for slots in optimizer.state.values():
             for name, value in slots.items():
-                floating = torch.is_tensor(value) and value.is_floating_point()
-                if floating and name != "step":
-                    slots[name] = value.to(dtype)
+                if name != "step":
+                    slots[name] = map_tensors(
+                        lambda x: x.to(dtype) if x.is_floating_point() else x, value
+                    )
     return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
+
+
+def _own_parameters(optimizer: torch.optim.LBFGS) -> None:
+    """What PyTorch's copy of an LBFGS lacks: the list of its parameters, which it walks."""
+    optimizer._params = optimizer.param_groups[0]["params"]
+    optimizer._numel_cache = None
 
 
 def _count_steps(optimizer, scheduler) -> None:

@@ -11,12 +11,12 @@ import torch
 from .._loop import JaxLoop, initial_state, train_step
 from .._state import Metrics, TrainState
 from .._step import TrainStep
-from ._arrays import array_to_tensor
+from ._arrays import array_to_tensor, tensor_to_array
 from ._optimizer import optimizer_from_torch, optimizer_to_torch
 from ._scaler import scaler_from_torch, scaler_to_torch
 from ._torch_loop import TorchLoop, windows
 from .lower._loss import LoweredLoss
-from .lower._lowered import unwrapped
+from .lower._lowered import Lowered, unwrapped
 
 
 def from_torch(loop: TorchLoop, total_steps: int | None = None) -> tuple[TrainStep, TrainState]:
@@ -99,16 +99,22 @@ def jax_loop_of(
     """The loop that ``from_torch`` makes a step of; its batches are lists of arrays.
 
     Raises:
-      ValueError: the loss depends on no parameter; or a gradient norm is clipped that PyTorch
-        lets grow without end.
+      ValueError: the loss depends on no parameter; a gradient norm is clipped that PyTorch
+        lets grow without end; or ``LBFGS`` would evaluate a forward pass that is another each
+        time.
     """
     lowered = loss_fn.lowered
     if not lowered.reached:
-        raise ValueError("the loss has a gradient for no parameter of the model.")
+        raise ValueError(
+            "the loss has a gradient for no parameter of the model: it is detached or an "
+            "integer, or loss_fn uses another model than the one it is given."
+        )
     trained = {
         name for name, trains in lowered.trainable.items() if trains and name in lowered.reached
     }
     _check_cleared(loop, trained)
+    if isinstance(loop.optimizer, torch.optim.LBFGS):
+        _check_repeatable(lowered)
 
     def opt_state() -> Any:
         return _optimizer(loop, total_steps)[1]
@@ -125,6 +131,7 @@ def jax_loop_of(
         rng=jax.random.key(torch.initial_seed() % 2**31) if lowered.draws else None,
         scaler=None if loop.scaler is None else scaler_from_torch(loop.scaler),
         opt_state=opt_state,
+        drop_last=loop.drop_last,
     )
 
 
@@ -135,11 +142,29 @@ def _optimizer(loop: TorchLoop, total_steps: int | None) -> tuple[Any, Any]:
         scheduler=loop.scheduler,
         scheduler_every=loop.scheduler_every,
         total_steps=total_steps,
+        metric=loop.metric,
     )
 
 
 def _as_array(x: Any) -> Any:
+    if torch.is_tensor(x):
+        return tensor_to_array(x)
     return x if isinstance(x, jax.Array) else np.asarray(x)
+
+
+def _check_repeatable(lowered: Lowered) -> None:
+    """``LBFGS`` evaluates the loss several times a step, and expects the same function."""
+    if lowered.mutated:
+        raise ValueError(
+            f"LBFGS evaluates the loss several times a step, and each time PyTorch would "
+            f"change {', '.join(lowered.mutated[:3])}; the JAX step changes buffers once. Put "
+            f"the modules that own them in eval mode."
+        )
+    if lowered.draws:
+        raise ValueError(
+            "LBFGS evaluates the loss several times a step, and the forward pass draws at "
+            "random each time, which is another function each time. Put dropout in eval mode."
+        )
 
 
 def _check_cleared(loop: TorchLoop, trained: set[str]) -> None:

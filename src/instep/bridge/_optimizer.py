@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .._state import PyTree
-from ..optim import LBFGSState, OptimizerState
+from ..optim import LBFGSState, OnPlateauState, OptimizerState, on_plateau
 from ._lbfgs import lbfgs_from_torch, lbfgs_to_torch
 from ._opt_state import slots, write_slots
 from ._optimizer_groups import (
@@ -26,6 +27,7 @@ from ._optimizer_groups import (
 )
 from ._optimizer_slots import read_torch_slots, torch_slots
 from ._places import Places, places
+from ._plateau import check_metric, plateau_from_torch, plateau_to_torch
 from ._rounded import unless_rounded
 from ._scheduler import scheduler_from_torch, scheduler_to_torch, steps_taken
 from ._weights import WeightMap
@@ -41,6 +43,7 @@ def optimizer_from_torch(
     scheduler_every: int = 1,
     total_steps: int | None = None,
     steps: int | None = None,
+    metric: Callable[[Any], Any] | None = None,
 ) -> tuple[optax.GradientTransformation, PyTree]:
     """The transformation of a PyTorch optimizer, and its state as it stands now.
 
@@ -60,6 +63,7 @@ def optimizer_from_torch(
       total_steps: of the scheduler, where it must be tabulated.
       steps: optimizer steps taken so far; None: as many as its parameters have, or where they
         do not count, those of whole epochs.
+      metric: of the loss of a step, for a ``ReduceLROnPlateau`` alone: see ``on_plateau``.
 
     Returns:
       ``(tx, opt_state)``; several groups make a ``param_groups``.
@@ -68,7 +72,8 @@ def optimizer_from_torch(
       TypeError: the class is another one, a subclass for example.
       ValueError: names, groups and leaves do not fit together; the rule or the state of a
         parameter has no counterpart in another layout; or ``steps`` is not where the
-        scheduler stands.
+        scheduler stands; or there is a ``metric`` without a ``ReduceLROnPlateau`` or the
+        other way round.
     """
     if type(optimizer) not in OPTIMIZERS:
         raise TypeError(
@@ -79,10 +84,14 @@ def optimizer_from_torch(
     check_layouts(optimizer, where)
     rates: Sequence[Any] = [float(group["lr"]) for group in optimizer.param_groups]
     count = 0
+    check_metric(scheduler, metric)
     if scheduler is not None:
         _check_own(scheduler, optimizer)
-        rates = scheduler_from_torch(scheduler, total_steps, scheduler_every=scheduler_every)
-        count = _count(scheduler, scheduler_every, steps)
+        if metric is None:
+            rates = scheduler_from_torch(
+                scheduler, total_steps, scheduler_every=scheduler_every
+            )
+        count = updates_taken(scheduler, scheduler_every, steps)
     tx = grouped(optimizer, where, rates)
     opt_state: Any = tx.init(where.params)
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -92,6 +101,10 @@ def optimizer_from_torch(
     opt_state = each_group(
         opt_state, lambda x, i: _with_hyperparams(x, optimizer.param_groups[i], count)
     )
+    if isinstance(scheduler, ReduceLROnPlateau) and metric is not None:
+        plateau, state = plateau_from_torch(scheduler)
+        tx = on_plateau(tx, plateau, scheduler_every, metric)
+        opt_state = OnPlateauState(opt_state, state)
     return tx, jax.tree.map(lambda x: jnp.array(x, copy=True), opt_state)
 
 
@@ -165,8 +178,18 @@ def optimizer_to_torch(
     trained = [record for record in records if record is not None]
     if scheduler is not None and trained:
         _check_own(scheduler, optimizer)
-        count = int(trained[0].hyperparams.count)
-        scheduler_to_torch(count, scheduler, scheduler_every=scheduler_every)
+        plateau = isinstance(scheduler, ReduceLROnPlateau)
+        if plateau != isinstance(opt_state, OnPlateauState):
+            raise ValueError(
+                f"opt_state is a {type(opt_state).__name__}, which is not that of an optimizer "
+                f"with a {type(scheduler).__name__}. Give optimizer_to_torch the scheduler "
+                f"that optimizer_from_torch was given."
+            )
+        if plateau:
+            plateau_to_torch(opt_state.plateau, cast(ReduceLROnPlateau, scheduler))
+        else:
+            count = int(trained[0].hyperparams.count)
+            scheduler_to_torch(count, scheduler, scheduler_every=scheduler_every)
     optimizer.load_state_dict(_state_dict(opt_state, optimizer, where, records))
 
 
@@ -178,7 +201,7 @@ def _check_own(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-def _count(scheduler: Any, scheduler_every: int, steps: int | None) -> int:
+def updates_taken(scheduler: Any, scheduler_every: int, steps: int | None = None) -> int:
     """Optimizer steps taken, which the scheduler must have seen."""
     stands = steps_taken(scheduler)
     if steps is None:

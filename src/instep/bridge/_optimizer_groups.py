@@ -15,7 +15,7 @@ import torch
 from .. import optim
 from .._state import PyTree
 from .._trees import named_leaves
-from ..optim import LBFGSState, OptimizerState, ParamGroupsState
+from ..optim import LBFGSState, OnPlateauState, OptimizerState, ParamGroupsState
 from ._layout import SAME
 from ._places import Places
 
@@ -87,6 +87,8 @@ def checked_records(
     opt_state: PyTree, optimizer: torch.optim.Optimizer, where: Places
 ) -> list[Any]:
     """The state of each of the optimizer's groups; None of one that is frozen."""
+    if isinstance(opt_state, OnPlateauState):
+        opt_state = opt_state.inner
     states = opt_state.groups if isinstance(opt_state, ParamGroupsState) else (opt_state,)
     records = [x if _is_record(x) else None for x in states]
     strange = [x for x in states if not _is_record(x) and not isinstance(x, optax.EmptyState)]

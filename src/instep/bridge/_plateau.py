@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -34,6 +35,32 @@ def plateau_from_torch(
     names = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
     values = {n: jnp.asarray(getattr(scheduler, n), getattr(fresh, n).dtype) for n in names}
     return plateau, PlateauState(lr=fresh.lr, **values)
+
+
+def check_metric(scheduler: Any, metric: Callable[[Any], Any] | None) -> None:
+    """A ``ReduceLROnPlateau`` steps on a metric, and no other scheduler does.
+
+    Raises:
+      ValueError: one is given without the other.
+      TypeError: the scheduler is of a subclass, whose rule is not known.
+    """
+    plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+    name = "no scheduler" if scheduler is None else type(scheduler).__name__
+    if plateau and type(scheduler) is not lr_scheduler.ReduceLROnPlateau:
+        raise TypeError(
+            f"{name} is not torch's own ReduceLROnPlateau, so its rule is not known. Step it "
+            f"in your own loop and set the rate with instep.optim.set_hyperparams."
+        )
+    if plateau and metric is None:
+        raise ValueError(
+            "ReduceLROnPlateau steps on a metric: give metric=lambda loss: loss, a function "
+            "of the mean loss of the step. One of validation data is not known inside a step: "
+            "for that use bridge.plateau_from_torch and instep.optim.set_hyperparams."
+        )
+    if metric is not None and not plateau:
+        raise ValueError(
+            f"metric is what ReduceLROnPlateau steps on, and there is {name}. Leave it out."
+        )
 
 
 def plateau_to_torch(state: PlateauState, scheduler: lr_scheduler.ReduceLROnPlateau) -> None:

@@ -18,4 +18,4 @@ def unless_rounded(value: Any, theirs: float) -> float:
     value = np.asarray(value)
     difference = abs(float(value) - float(theirs))
     same = difference <= ULPS * np.finfo(value.dtype).eps * abs(float(theirs))
-    return float(theirs) if same else float(value)
+    return float(theirs) if same and np.isfinite(theirs) else float(value)

@@ -44,11 +44,19 @@ def to_numpy(tree: Any) -> Any:
     return map_tensors(tensor_to_array, tree)
 
 
-def batch_of(window: list[Any], convert: Callable[[Any], Any]) -> Any:
-    """The JAX batch of a window of PyTorch microbatches: stacked if there are several."""
-    return joined([to_numpy(convert(microbatch)) for microbatch in window])
+def batch_of(
+    window: list[Any], convert: Callable[[Any], Any], accumulate: int | None = None
+) -> Any:
+    """The JAX batch of a window of PyTorch microbatches; ``accumulate`` as for ``joined``."""
+    return joined([to_numpy(convert(microbatch)) for microbatch in window], accumulate)
 
 
-def joined(microbatches: list[Any]) -> Any:
-    """Stacked, if there are several."""
-    return microbatches[0] if len(microbatches) == 1 else stack(microbatches)
+def joined(microbatches: list[Any], accumulate: int | None = None) -> Any:
+    """Stacked, if a full window has several of them.
+
+    Args:
+      microbatches: of one window, perhaps a short one.
+      accumulate: microbatches in a full window; None: as many as there are.
+    """
+    full = len(microbatches) if accumulate is None else accumulate
+    return microbatches[0] if full == 1 else stack(microbatches)

@@ -15,6 +15,7 @@ from ._lbfgs import lbfgs as lbfgs
 from ._lbfgs_memory import LBFGSState as LBFGSState
 from ._muon import muon as muon
 from ._nadam import nadam as nadam
+from ._on_plateau import OnPlateauState as OnPlateauState, on_plateau as on_plateau
 from ._param_groups import (
     ParamGroupsState as ParamGroupsState,
     add_param_group as add_param_group,

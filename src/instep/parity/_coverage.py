@@ -10,10 +10,13 @@ from ._records import Coverage
 
 
 def make_coverage(
-    ledger: Ledger, not_walked: Sequence[str], hidden: Sequence[str] = ()
+    ledger: Ledger,
+    not_walked: Sequence[str],
+    hidden: Sequence[str] = (),
+    drawn: Sequence[str] = (),
 ) -> Coverage:
     """One sentence for each kind of leaf that one side does not show, and on ``hidden``."""
-    sentences, complete = [], not not_walked and not hidden
+    sentences, complete = list(drawn), not not_walked and not hidden
     if hidden:
         more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
         sentences.append(

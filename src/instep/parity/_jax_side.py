@@ -12,11 +12,12 @@ import numpy as np
 
 from .._loop import JaxLoop, OpaqueLoop, initial_state, observed_step
 from .._select import selected
-from .._state import PyTree, View
+from .._state import PlateauState, PyTree, View
 from .._trees import named_leaves
 from ..bridge._opt_state import STARTED, group_hyperparams, slots, write_slots
 from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights_to_jax
-from ._leaf import FOUND_INF, Leaf, Observation
+from . import _lbfgs
+from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 from ._lift import lift_jax
 
 
@@ -94,16 +95,21 @@ class JaxWalk:
         if self.obstacle:
             raise CannotSync(self.obstacle)
         arrays = {x.name: v for x, v in torch.items() if x.kind in ("parameter", "buffer")}
+        opt_state = _lbfgs.synced(self.view.opt_state, self.weights.links, torch)
+        if opt_state is None:
+            opt_state = write_slots(self.view.opt_state, self._slots_of(torch))
         view = replace(
             self.view,
             params=weights_to_jax(self.weights, arrays, self.view.params),
             buffers=weights_to_jax(self.weights, arrays, self.view.buffers),
-            opt_state=write_slots(self.view.opt_state, self._slots_of(torch)),
+            opt_state=_on_plateau(opt_state, torch),
         )
         self.state, self.view = self.write(self.state, view), view
 
     def _slots_of(self, torch: Observation) -> dict[tuple[str, str], np.ndarray]:
         """PyTorch's optimizer state that is shaped like its parameter, where JAX keeps it."""
+        if Leaf("state", f"{_lbfgs.WHOLE}.n_iter") in torch:
+            raise CannotSync("the JAX side shows no LBFGSState of the same history_size")
         by_slot: dict[str, dict[str, np.ndarray]] = {}
         for leaf, value in torch.items():
             name, _, slot = leaf.name.rpartition(".")
@@ -135,11 +141,14 @@ class JaxWalk:
             arrays = arrays_to_torch(self.weights.links, _matrices(named))
             arrays |= _scalars(self.weights, named)
             seen |= {Leaf("state", f"{name}.{slot}"): array for name, array in arrays.items()}
+        seen |= _lbfgs.of_jax(view.opt_state, self.weights.links)
         for i, values in enumerate(group_hyperparams(view.opt_state)):
             seen[Leaf("lr", f"group {i}")] = np.asarray(values["lr"])
             momentum = values.get("momentum", values.get("beta1"))
             if self.cycles_momentum and momentum is not None:
                 seen[Leaf("momentum", f"group {i}")] = np.asarray(momentum)
+        for plateau in _plateaus(view.opt_state):
+            seen |= {leaf: np.asarray(getattr(plateau, leaf.name)) for leaf in PLATEAU}
         for name in ("scale", "growth_tracker"):
             value = getattr(view.scaler, name, None)
             if value is not None:
@@ -156,6 +165,27 @@ class JaxWalk:
             Leaf("parameter" if name in self.parameters else "buffer", name): array
             for name, array in arrays.items()
         }
+
+
+def _plateaus(opt_state: PyTree) -> list[PlateauState]:
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_plateau)
+    return [x for x in leaves if isinstance(x, PlateauState)]
+
+
+def _on_plateau(opt_state: PyTree, torch: Observation) -> PyTree:
+    """``opt_state`` with PyTorch's best metric; the counts and the rate go on by themselves."""
+    best = torch.get(Leaf("plateau", "best"))
+    if best is None:
+        return opt_state
+    return jax.tree.map(
+        lambda x: replace(x, best=best.astype(x.best.dtype)) if _is_plateau(x) else x,
+        opt_state,
+        is_leaf=_is_plateau,
+    )
+
+
+def _is_plateau(x: Any) -> bool:
+    return isinstance(x, PlateauState)
 
 
 def _matrices(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from ._tolerance import FLOOR_FACTOR, JUMP, NOISE, RELATIVE, ROUNDING_FACTOR, RO
 
 
 GRADIENTS = ("gradient", "gradient norm", "clipped gradient")
+OPTIMIZER = ("state", "update", "parameter")
 
 
 @dataclass
@@ -109,6 +110,29 @@ class Ledger:
             status = _status(value, m.error, bound, noise)
             self.measurements[leaf][-1] = replace(m, bound=bound, status=status)
 
+    def widen(self, step: int, right: Observation, look: Observation) -> None:
+        """Let what the optimizer made be as far off as ``look``, times the usual factor.
+
+        Args:
+          step: the last that was judged.
+          right: PyTorch's step in float64.
+          look: a step of PyTorch's own that rounds as coarsely as JAX may.
+        """
+        for leaf in self.beyond(step, OPTIMIZER):
+            m, value = self.measurements[leaf][-1], right[leaf]
+            if self.plan.rounding:
+                floor = rms_distance(look[leaf], value)
+                bound = m.bound + floor
+                noise = m.error <= bound and not bound < rms_distance(
+                    np.zeros_like(value), value
+                )
+            else:
+                floor = max(m.floor, distance(look[leaf], value))
+                bound = max(m.bound, FLOOR_FACTOR * floor)
+                noise = not floor <= NOISE * m.scale and m.error <= floor / NOISE
+            status = _status(value, m.error, bound, noise)
+            self.measurements[leaf][-1] = replace(m, bound=bound, floor=floor, status=status)
+
     def noise(self, step: int) -> set[Leaf]:
         """The leaves that rounding decides at ``step``, and what is made of such a gradient."""
         found = {
@@ -139,7 +163,7 @@ class Ledger:
         value = torch[leaf]
         if leaf.kind == "clipped gradient":
             return bool(np.any(value != torch.get(Leaf("gradient", leaf.name))))
-        if leaf.kind in ("parameter", "buffer", "state", "scaler", *SCHEDULED):
+        if leaf.kind in ("parameter", "buffer", "state", "scaler", "plateau", *SCHEDULED):
             if leaf.kind in SCHEDULED and not self.scheduled:
                 return True
             # What PyTorch makes at its first step was not there before: it was zero.

@@ -31,6 +31,7 @@ STAGE = {
     "buffer": "buffers",
     "lr": "schedule",
     "momentum": "schedule",
+    "plateau": "schedule",
 }
 
 # What the next step will use; PyTorch's largest one so far is the scale of each.
@@ -49,10 +50,17 @@ SEEN_THROUGH = {
     "state": "update",
     "lr": "update",
     "momentum": "update",
+    "plateau": "lr",
 }
 
 
 FOUND_INF = Leaf("scaler", "found_inf")
+
+# The attributes of ReduceLROnPlateau.
+PLATEAU = tuple(
+    Leaf("plateau", name)
+    for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+)
 
 
 def order(leaf: Leaf) -> tuple[int, str]:

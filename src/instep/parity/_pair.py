@@ -50,12 +50,13 @@ class Pair:
                 f"JaxLoop.opaque(step, state, view)."
             )
         split_rules(self.weights)
-        if isinstance(self.jax, JaxLoop) and self.jax.accumulate != self.torch.accumulate:
-            raise ValueError(
-                f"the halves accumulate over different windows: PyTorch "
-                f"{self.torch.accumulate}, JAX {self.jax.accumulate}. Both see the same "
-                f"microbatches; make accumulate equal."
-            )
+        for name in ("accumulate", "drop_last"):
+            here, there = getattr(self.torch, name), getattr(self.jax, name, None)
+            if isinstance(self.jax, JaxLoop) and here != there:
+                raise ValueError(
+                    f"the halves accumulate over different windows: PyTorch has {name}={here}, "
+                    f"JAX {there}. Both see the same microbatches; make {name} equal."
+                )
 
 
 def lowered_pair(loop: TorchLoop, steps: int) -> Pair:

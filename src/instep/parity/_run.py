@@ -11,6 +11,7 @@ from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
 from ._jax_side import CannotSync, steps_of
+from ._lbfgs import can_be_synced
 from ._pair import Pair, lowered_pair
 from ._records import Curve, Matched, Plan
 from ._report import Report
@@ -19,6 +20,10 @@ from ._summary import make_report
 from ._walker import Walker, begin
 
 
+CHAOS = (
+    "the free walk in float64 is drawn, not judged: inside a step of LBFGS rounding grows by "
+    "orders of magnitude; every step from where PyTorch stands is judged"
+)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -80,6 +85,7 @@ def run(
         not_walked=[f"{plan.name}: {end.why}" for plan, end in ends.items()],
         raised=[f"{plan.name}: {end.why}" for plan, end in ends.items() if end.raised],
         hidden=walkers[0].jax.hidden,
+        drawn=[] if walkers[0].plan.judged else [CHAOS],
     )
     return report.with_hint(hint(report, pair.torch))
 
@@ -118,7 +124,8 @@ def _walk(
     stream = _windows(pair)
     window = next(stream)
     shared = steps_of(pair.jax)
-    free, synced = Plan("float64"), Plan("float64", synced=True)
+    chaotic = can_be_synced(pair.torch, pair.jax)  # an LBFGS
+    free, synced = Plan("float64", judged=not chaotic), Plan("float64", synced=True)
     plans = [
         free,
         synced,

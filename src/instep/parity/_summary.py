@@ -30,17 +30,19 @@ def make_report(
     not_walked: Sequence[str] = (),
     raised: Sequence[str] = (),
     hidden: Sequence[str] = (),
+    drawn: Sequence[str] = (),
 ) -> Report:
     """Sum up all walks.
 
     Args:
-      ledgers: one for each walk that is judged, the free one in float64 first.
+      ledgers: one for each walk that is judged, the free one in float64 first, if it is.
       steps: that were asked for.
       weights: which parameters and buffers are which.
       curves: losses of the free walks.
       not_walked: one sentence for each walk that could not be made to its end.
       raised: those of them in which a half raised.
       hidden: arrays of an opaque state that no view shows.
+      drawn: one sentence for each walk that is drawn where others are judged.
     """
     names = {torch: ", ".join(m.jax) for m in weights for torch in m.torch}
     walks = [_sum_up(ledger, steps, names) for ledger in ledgers]
@@ -50,7 +52,7 @@ def make_report(
         reason=reason,
         steps=steps,
         walks=tuple(walks),
-        coverage=make_coverage(ledgers[0], not_walked, hidden),
+        coverage=make_coverage(ledgers[0], not_walked, hidden, drawn),
         curves=tuple(curves),
         weights=tuple(weights),
         environment=environment(),

@@ -77,7 +77,8 @@ def _weights_table(weights: Sequence[Matched]) -> Table:
 
 def _kind_table(report: Report, title: str) -> Table:
     """The free walk in float64, by kind of leaf."""
-    table = _table(f"{title}  {report.steps} steps in float64".strip())
+    walk = report.walks[0].plan.name  # the free one, if it is judged
+    table = _table(f"{title}  {report.steps} steps in {walk}".strip())
     table.add_column("stage")
     table.add_column("compared")
     for name in ("judged", "worst error", "floor", "error/bound", "step"):

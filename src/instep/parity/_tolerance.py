@@ -44,6 +44,13 @@ gradient that is. A leaf whose bound exceeds its own RMS would pass if it were a
 update of a bfloat16 parameter can be less than half of its ulp); within the bound it is listed
 as noise too, and beyond it has diverged like any other.
 
+**LBFGS.** One step of it is up to ``max_iter`` steps, each from where the last one led, and it
+goes on until the gradient is a difference of nearly equal numbers: rounding grows by orders of
+magnitude inside a step. So its losses running freely are drawn, not judged. And where gradients
+are in step and what it makes of them is beyond the bound, up to LOOKS further copies of the
+step are taken, whose operators are moved by FLOOR_FACTOR units (below float64 by
+ROUNDING_FACTOR), and their changes count for the floor as those of the first copies do.
+
 **A step that a gradient scaler skips.** Its gradients are infinite or NaN, in float64 at the
 same places on both sides. In lower precision rounding decides which numbers overflow, and only
 whether any did is judged; where PyTorch's own step overflows and the one in float64 does not,

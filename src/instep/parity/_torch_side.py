@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._errors import ParityError
 from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop, run_step
+from . import _lbfgs
 from ._floor import OneUlp
-from ._leaf import FOUND_INF, Leaf, Observation
+from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 
 
 class Exact(torch.amp.GradScaler):
@@ -99,15 +101,20 @@ def _standing(loop: TorchLoop) -> Observation:
     seen = {Leaf("parameter", name): value for name, value in _parameters(loop).items()}
     for name, buffer in loop.model.named_buffers():
         seen[Leaf("buffer", name)] = _array(buffer)
-    for name, p in loop.model.named_parameters():
-        for slot, value in loop.optimizer.state.get(p, {}).items():
-            if value is not None:
-                seen[Leaf("state", f"{name}.{slot}")] = _array(value)
+    if isinstance(loop.optimizer, torch.optim.LBFGS):
+        seen |= _lbfgs.of_torch(loop.optimizer, loop.model)
+    else:
+        for name, p in loop.model.named_parameters():
+            for slot, value in loop.optimizer.state.get(p, {}).items():
+                if value is not None:
+                    seen[Leaf("state", f"{name}.{slot}")] = _array(value)
     for i, group in enumerate(loop.optimizer.param_groups):
         seen[Leaf("lr", f"group {i}")] = _array(group["lr"])
         if cycles_momentum(loop.scheduler):
             momentum = group["betas"][0] if "betas" in group else group["momentum"]
             seen[Leaf("momentum", f"group {i}")] = _array(momentum)
+    if isinstance(loop.scheduler, ReduceLROnPlateau):
+        seen |= {leaf: _array(getattr(loop.scheduler, leaf.name)) for leaf in PLATEAU}
     if loop.scaler is not None and (state := loop.scaler.state_dict()):
         seen[Leaf("scaler", "scale")] = np.array(state["scale"], np.float32)
         seen[Leaf("scaler", "growth_tracker")] = np.array(state["_growth_tracker"], np.int32)

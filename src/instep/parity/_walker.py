@@ -11,6 +11,7 @@ import torch
 
 from .._loop import OpaqueLoop
 from ..bridge._copy import copy_loop
+from ..bridge._optimizer import updates_taken
 from ..bridge._tensors import batch_of, joined, to_dtype, to_numpy
 from ..bridge._torch_loop import TorchLoop
 from ..bridge._transfer import link, start_from, write_model
@@ -20,13 +21,13 @@ from ._blame import blame
 from ._drawn import recording
 from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
-from ._judge import Ledger
+from ._judge import OPTIMIZER, Ledger
 from ._leaf import FOUND_INF, Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan
 from ._settings import precision, random_state, set_random_state
-from ._tolerance import DRAWS, LOOKS, ROUNDING_FACTOR
+from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
 
 
 LOSS = Leaf("loss", "loss")
@@ -44,6 +45,7 @@ class Walker:
     standing: Observation  # of the reference, now
     one_ulps: list[OneUlp]
     copies: list[TorchLoop]
+    taken: int = 0  # optimizer steps before the walk: the scheduler goes on from there
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
 
     def advance(
@@ -64,14 +66,15 @@ class Walker:
         if self.plan.synced:
             self.jax.sync(self.standing)
             self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
-        if self.plan.rounding and self.plan.judged and doubt:
+        looks = self.plan.rounding or self.repeats
+        if looks and self.plan.synced and doubt:
             before = copy_loop(self.reference)
         with blame("the PyTorch half", n):
             right, draws, drawn = self._torch_step(n, window)
         if self.pair.replays:
             microbatches = list(zip(microbatches, drawn, strict=True))
         with blame("the JAX half", n):
-            seen = self.jax.advance(joined(microbatches))
+            seen = self.jax.advance(joined(microbatches, self.pair.torch.accumulate))
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
@@ -82,16 +85,30 @@ class Walker:
         self, n: int, window: list[Any], before: TorchLoop, rng: Any, right: Observation
     ) -> None:
         """Copies that round as coarsely as JAX may, until nothing diverges any more."""
-        kept = random_state()
+        kept, rounding = random_state(), self.plan.rounding
         for seed in range(DRAWS, DRAWS + LOOKS):
-            if not self.ledger.beyond(n, ["gradient"]):
+            jumps = bool(self.ledger.beyond(n, ["gradient"]))
+            grows = self.repeats and bool(self.ledger.beyond(n, OPTIMIZER))
+            if not (jumps and rounding) and (jumps or not grows):
                 break
             set_random_state(rng)
-            coarse = OneUlp(seed, LOWER, ROUNDING_FACTOR)
-            own = to_dtype(window, self.dtype)
-            look = _torch_side.step(copy_loop(before), own, n, coarse)
-            self.ledger.look_again(n, right, look)
+            if rounding:
+                coarse, own = OneUlp(seed, LOWER, ROUNDING_FACTOR), to_dtype(window, self.dtype)
+            else:
+                coarse = OneUlp(seed, DOUBLE, FLOOR_FACTOR)
+                own = coarse.moved_window(window)
+            moved = None if rounding else self.standing
+            look = _torch_side.step(copy_loop(before), own, n + self.taken, coarse, moved)
+            if jumps:
+                self.ledger.look_again(n, right, look)
+            else:
+                self.ledger.widen(n, right, look)
         set_random_state(kept)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether one step of the optimizer is many, inside which rounding grows."""
+        return isinstance(self.reference.optimizer, torch.optim.LBFGS)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,6 +133,7 @@ class Walker:
 
         All draw the same random numbers, as dropout would, and each has inputs of its own.
         """
+        n += self.taken
         rng = random_state()
         rounding, right = self.plan.rounding, None
         if rounding and self.plan.judged:
@@ -167,7 +185,10 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
     )
     ledger.judge(0, standing, [], walk.start())
     copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
-    return Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies)
+    scheduler, taken = pair.torch.scheduler, 0
+    if scheduler is not None:
+        taken = updates_taken(scheduler, pair.torch.scheduler_every)
+    return Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
 
 
 def _start_jax(
@@ -181,7 +202,8 @@ def _start_jax(
     step = steps.plain if plan.rounding else steps.lifted
     if isinstance(pair.jax, OpaqueLoop):
         with blame("Pair.batch", 1):
-            batch = batch_of(to_dtype(window, getattr(torch, plan.dtype)), pair.batch)
+            own = to_dtype(window, getattr(torch, plan.dtype))
+            batch = batch_of(own, pair.batch, pair.torch.accumulate)
         with blame("the JAX half", 1):
             walk = opaque(pair.jax, step, batch, jnp.dtype(plan.dtype))
         view = walk.view

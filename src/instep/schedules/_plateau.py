@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._state import PlateauState
 from ._checks import choice, integer, number
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class PlateauState:
-    """The attributes of PyTorch's scheduler, and the rate of the optimizer."""
-
-    lr: jax.Array  # shape=() or (groups,), float64 under x64, else float32
-    best: jax.Array  # shape=(), of the same dtype
-    num_bad_epochs: jax.Array  # shape=(), int32
-    cooldown_counter: jax.Array  # shape=(), int32
-    last_epoch: jax.Array  # shape=(), int32: updates so far
 
 
 class Plateau(NamedTuple):
@@ -65,6 +53,8 @@ def reduce_lr_on_plateau(
             ...
             state = plateau.update(state, validation_loss)
             opt_state = instep.optim.set_hyperparams(opt_state, lr=state.lr)
+
+    ``instep.optim.on_plateau`` does this inside the training step, on the training loss.
 
     Args:
       base_lr: the ``lr`` the PyTorch optimizer was made with, or one for each group.

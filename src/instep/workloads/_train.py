@@ -42,7 +42,7 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
     state, step = initial_state(half), train_step(half)
     stream = islice(windows(pair.torch), workload.total_steps)
     for n, window in enumerate(stream, start=1):
-        batch = batch_of(window, pair.batch)
+        batch = batch_of(window, pair.batch, pair.torch.accumulate)
         run_step(pair.torch, window, n)
         state, _ = step(state, batch)
         on_step(n)
@@ -51,7 +51,7 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
     pair.torch.model.eval()
     with torch.no_grad():
         torch_logits = pair.torch.model(inputs).numpy()
-    jax_inputs, _ = batch_of([(inputs, labels)], pair.batch)
+    jax_inputs, _ = batch_of([(inputs, labels)], pair.batch, 1)
     jax_logits = jax.jit(pair.jax.apply)(state.params, state.buffers, jax_inputs)
     return Trained(
         workload.total_steps,

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..._errors import LoweringError
 from ..._state import Loss
+from .._check_loop import check_loss
 from ._draws import Draws, Replay
 from ._lowered import Arrays, Lowered, lower_call, unwrapped
 from ._structure import leaves_like, put_together, replaced, take_apart
@@ -87,17 +89,37 @@ class LoweredLoss:
         return self._made[key]
 
     def _lower(self, model: nn.Module, example: Any) -> Lowered:
+        wrong: list[Exception] = []
+
         def call(model: nn.Module, batch: Any) -> torch.Tensor:
             loss = self._loss_fn(model, batch)
-            if not torch.is_tensor(loss) or loss.numel() != 1:
-                raise TypeError(f"loss_fn must return a scalar tensor; it returned {loss!r}.")
+            try:
+                check_loss(loss)
+                _check_no_backward(model)
+            except (TypeError, ValueError) as error:
+                wrong.append(error)
+                raise
             return loss
 
-        return lower_call(model, call, (example,), {})
+        model.zero_grad(set_to_none=True)
+        try:
+            return lower_call(model, call, (example,), {})
+        except LoweringError:
+            if wrong:
+                raise wrong[0] from None
+            raise
 
     def _key(self, params: Arrays, leaves: Sequence[Any]) -> Any:
         shapes = tuple((tuple(np.shape(x)), _kind(x)) for x in leaves)
         return _floating(params), torch.get_default_dtype(), shapes
+
+
+def _check_no_backward(model: nn.Module) -> None:
+    if any(p.grad is not None for p in model.parameters()):
+        raise ValueError(
+            "loss_fn calls backward(); it must only return the loss, and the loop that it is "
+            "part of calls loss.backward() and optimizer.step()."
+        )
 
 
 def _floating(params: Arrays) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 
 class Record(dict):
@@ -116,8 +117,8 @@ def _leaves(structure: Any, tree: Any, path: str) -> Iterator[tuple[int, Any]]:
         if not _same(structure.value, tree):
             raise ValueError(
                 f"{path or 'the input'} is {tree!r}; the program was made for "
-                f"{structure.value!r}, which is part of it. Lower again for this value, or "
-                f"pass a tensor."
+                f"{structure.value!r}, which is part of it. Lower again for this value, pass "
+                f"a tensor, or leave it out if nothing depends on it."
             )
     else:
         given = dict(_items(tree) or ())
@@ -156,4 +157,10 @@ def _holds(x: Any, is_leaf: Callable[[Any], bool], depth: int = 4) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a is b or (type(a) is type(b) and bool(a == b))
+    """Whether ``b`` is the constant ``a``, or copies of it that ``instep.stack`` has joined."""
+    if a is b:
+        return True
+    if isinstance(b, np.ndarray):
+        copies = b.ndim == np.ndim(a) + 1 and b.shape[1:] == np.shape(a) and b.size > 0
+        return (copies or b.shape == np.shape(a)) and bool(np.all(b == a))
+    return type(a) is type(b) and bool(a == b)
