@@ -49,6 +49,7 @@ def export(
     call: Callable[..., Any],
     example: tuple[tuple, dict[str, Any]],
     dynamic_batch: bool,
+    remat: str | Sequence[str] = (),
 ) -> Exported:
     """Trace ``call(module, *args, **kwargs)``.
 
@@ -58,6 +59,7 @@ def export(
       example: ``(args, kwargs)``; the numbers in its tensors are not looked at.
       dynamic_batch: leave the size of the first axis open, in every tensor where it is that of
         the first tensor.
+      remat: see ``lower``.
 
     Raises:
       LoweringError: PyTorch cannot trace it, or something would be lost.
@@ -70,11 +72,12 @@ def export(
         tensors, structure = take_apart(example, torch.is_tensor)
 
         structures: list[Any] = []
+        regions = captured.regions
 
         def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> tuple:
             args, kwargs = replaced(structure, example, tensors)
             before = dict(module.named_buffers())
-            with Rewriting(captured):
+            with Rewriting(captured), regions.whole():
                 made = call(module, *args, **kwargs)
             _write_assigned(module, before)
             leaves, made_of = take_apart(made, torch.is_tensor)
@@ -83,7 +86,8 @@ def export(
 
         root = _Root(copy.deepcopy(module), forward)
         shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
-        program = _traced(root, tuple(tensors), shapes)
+        with regions.of_modules(root.module, remat):
+            program = _traced(root, tuple(tensors), shapes)
         for name, value in program.constants.items():
             _check_constant(value, name)
         stop_gradients(program.graph_module, _differentiated(program, root))

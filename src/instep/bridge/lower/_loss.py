@@ -28,13 +28,17 @@ class LoweredLoss:
       model: copied; later changes are not seen.
       loss_fn: ``(model, microbatch) -> scalar tensor``.
       example: a microbatch.
+      remat: see ``lower``.
 
     Raises:
       LoweringError: see ``lower``.
       TypeError: ``loss_fn`` returns something other than a scalar tensor.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: Any, example: Any):
+    def __init__(
+        self, model: nn.Module, loss_fn: Any, example: Any, remat: str | Sequence[str] = ()
+    ):
+        self._remat = remat
         self._model = copy.deepcopy(unwrapped(model))
         self._loss_fn = loss_fn
         self._leaves, self._structure = take_apart(example, torch.is_tensor)
@@ -93,7 +97,7 @@ class LoweredLoss:
                 raise TypeError(f"loss_fn must return a scalar tensor; it returned {loss!r}.")
             return loss
 
-        return lower_call(model, call, (example,), {})
+        return lower_call(model, call, (example,), {}, remat=self._remat)
 
     def _key(self, params: Arrays, leaves: Sequence[Any]) -> Any:
         shapes = tuple((tuple(np.shape(x)), _kind(x)) for x in leaves)

@@ -1,0 +1,143 @@
+"""Which part of a forward pass is computed again in the backward pass, marked in its graph.
+
+``torch.utils.checkpoint`` leaves no trace in what ``torch.export`` makes. So while it traces,
+every operator inside of a checkpoint is marked, and those of the modules named by ``remat``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import fx, nn
+from torch.fx.traceback import annotate, preserve_node_meta
+from torch.utils.checkpoint import noop_context_fn
+
+from ..._errors import LoweringError
+
+
+KEY = "instep.regions"
+
+Path = tuple[int, ...]  # the numbers of the regions around an operator, the outermost first
+
+
+class Regions:
+    """Numbers the regions of one forward pass and marks what is traced in them.
+
+    Attributes:
+      redrawn: those that draw anew when they are computed again (``preserve_rng_state=False``).
+    """
+
+    def __init__(self):
+        self.redrawn: set[int] = set()
+        self._numbers = itertools.count()
+        self._open: Path = ()
+        self._named: list[str] = []  # the patterns of remat= that are being computed
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Around the forward pass: what has no mark within it has lost it."""
+        with preserve_node_meta(), annotate({KEY: ()}):
+            yield
+
+    @contextlib.contextmanager
+    def region(self, preserve_rng_state: bool = True) -> Iterator[None]:
+        """Around what is computed again."""
+        number = next(self._numbers)
+        if not preserve_rng_state:
+            self.redrawn.add(number)
+        outer, self._open = self._open, (*self._open, number)
+        try:
+            with annotate({KEY: self._open}):
+                yield
+        finally:
+            self._open = outer
+
+    def reentrant(self, function: Callable, preserve: bool, *args: Any) -> Any:
+        """``torch.utils.checkpoint`` with ``use_reentrant=True``."""
+        with self.region(preserve):
+            return function(*args)
+
+    def around(
+        self,
+        fn: Callable,
+        preserve_rng_state: bool = True,
+        context_fn: Callable = noop_context_fn,
+        *_: Any,
+        **__: Any,
+    ) -> Iterator[None]:
+        """The generator that PyTorch runs the function inside of, not reentrant."""
+        del fn
+        forward, _again = context_fn()
+        with self.region(preserve_rng_state), forward:
+            yield
+
+    @contextlib.contextmanager
+    def of_modules(self, module: nn.Module, patterns: str | Sequence[str]) -> Iterator[None]:
+        """Every call of the modules that ``patterns`` name is a region.
+
+        A module inside of one that is named as well is part of its region.
+
+        Args:
+          module: a copy; the ``forward`` of its modules is wrapped.
+          patterns: regular expressions, searched in the paths of modules.
+
+        Raises:
+          LoweringError: at the end, if a pattern named nothing that was called.
+        """
+        called: set[str] = set()
+        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        paths = {path: inner for path, inner in module.named_modules() if path}
+        for path, inner in paths.items():
+            mine = {pattern for pattern in patterns if re.search(pattern, path)}
+            if mine:
+                inner.forward = self._marked(inner.forward, mine, called)
+        yield
+        for pattern in patterns:
+            if pattern not in called:
+                matched = [path for path in paths if re.search(pattern, path)]
+                raise LoweringError(
+                    f"remat={pattern!r} "
+                    + (
+                        f"names {matched}, which the forward pass never calls as modules."
+                        if matched
+                        else "names no module."
+                    )
+                    + f" There are {list(paths)}."
+                )
+
+    def _marked(self, forward: Callable, patterns: set[str], called: set[str]) -> Callable:
+        @functools.wraps(forward)
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            called.update(patterns)
+            if self._named:
+                return forward(*args, **kwargs)
+            self._named.extend(patterns)
+            try:
+                with self.region():
+                    return forward(*args, **kwargs)
+            finally:
+                self._named.clear()
+
+        return marked
+
+
+def regions_of(graph_module: fx.GraphModule) -> dict[fx.Node, Path]:
+    """The regions around every node; a lost mark is what the nodes on both sides share."""
+    nodes = list(graph_module.graph.nodes)
+    marks = [(node.meta.get("custom") or {}).get(KEY) for node in nodes]
+    before = itertools.accumulate(marks, lambda known, mark: known if mark is None else mark)
+    after = itertools.accumulate(
+        reversed(marks), lambda known, mark: known if mark is None else mark
+    )
+    sides = zip(nodes, before, reversed(list(after)), strict=True)
+    return {node: _shared(a or (), b or ()) for node, a, b in sides}
+
+
+def _shared(a: Path, b: Path) -> Path:
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    return tuple(x for x, _ in same)
