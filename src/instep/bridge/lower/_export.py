@@ -24,6 +24,7 @@ from ..._errors import LoweringError
 from ._capture import Captured, Rewriting, capturing
 from ._compile import where_of
 from ._gradients import reached, stop_gradients
+from ._regions import regions_of
 from ._structure import replaced, take_apart
 from ._table import rule_of
 
@@ -111,8 +112,13 @@ def export(
     ]
     graph = program.graph_module.graph
     returned = next(n for n in graph.nodes if n.op == "output").args[0]
+    around = regions_of(program.graph_module)
     found: set[str] = set()
-    for (kind, _), node in zip(outputs, returned, strict=True):
+    for (kind, name), node in zip(outputs, returned, strict=True):
+        if kind is OutputKind.BUFFER_MUTATION and isinstance(node, fx.Node):
+            _refuse_written_twice(
+                name, not captured.regions.checkpoints.isdisjoint(around[node])
+            )
         if kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node):
             found |= reached(program.graph_module, node)
     return Exported(
@@ -124,6 +130,16 @@ def export(
         structures[-1],
         frozenset(found),
     )
+
+
+def _refuse_written_twice(name: str | None, checkpoints: set[int]) -> None:
+    if checkpoints:
+        raise LoweringError(
+            f"the buffer {name} is written inside of torch.utils.checkpoint: PyTorch runs that "
+            f"again in the backward pass, so it writes twice in every step (a BatchNorm counts "
+            f"two batches). Take the checkpoint away and name its modules in remat=, which "
+            f"writes once, or set what writes to eval()."
+        )
 
 
 class _Root(nn.Module):

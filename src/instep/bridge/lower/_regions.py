@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.fx.traceback import annotate, preserve_node_meta
 from torch.utils.checkpoint import noop_context_fn
@@ -29,10 +30,12 @@ class Regions:
     """Numbers the regions of one forward pass and marks what is traced in them.
 
     Attributes:
-      redrawn: those that draw anew when they are computed again (``preserve_rng_state=False``).
+      checkpoints: those of ``torch.utils.checkpoint``.
+      redrawn: of these, those that draw anew the second time (``preserve_rng_state=False``).
     """
 
     def __init__(self):
+        self.checkpoints: set[int] = set()
         self.redrawn: set[int] = set()
         self._numbers = itertools.count()
         self._open: Path = ()
@@ -45,22 +48,40 @@ class Regions:
             yield
 
     @contextlib.contextmanager
-    def region(self, preserve_rng_state: bool = True) -> Iterator[None]:
-        """Around what is computed again."""
+    def region(self) -> Iterator[int]:
+        """Around what is computed again; its number."""
         number = next(self._numbers)
-        if not preserve_rng_state:
-            self.redrawn.add(number)
         outer, self._open = self._open, (*self._open, number)
         try:
             with annotate({KEY: self._open}):
-                yield
+                yield number
         finally:
             self._open = outer
 
-    def reentrant(self, function: Callable, preserve: bool, *args: Any) -> Any:
-        """``torch.utils.checkpoint`` with ``use_reentrant=True``."""
-        with self.region(preserve):
-            return function(*args)
+    @contextlib.contextmanager
+    def checkpoint(self, preserve_rng_state: bool) -> Iterator[None]:
+        """Around what ``torch.utils.checkpoint`` wraps."""
+        with self.region() as number:
+            self.checkpoints.add(number)
+            if not preserve_rng_state:
+                self.redrawn.add(number)
+            yield
+
+    def reentrant(self, function: Callable, preserve_rng_state: bool, *args: Any) -> Any:
+        """``torch.utils.checkpoint`` with ``use_reentrant=True``.
+
+        Raises:
+          LoweringError: parameters inside have a gradient that PyTorch does not give them.
+        """
+        with self.checkpoint(preserve_rng_state):
+            made = function(*args)
+        if _has_gradient(made) and not _has_gradient(args):
+            raise LoweringError(
+                "torch.utils.checkpoint with use_reentrant=True has no input that requires a "
+                "gradient: PyTorch then gives none to the parameters inside, and warns. Pass "
+                "use_reentrant=False."
+            )
+        return made
 
     def around(
         self,
@@ -73,7 +94,7 @@ class Regions:
         """The generator that PyTorch runs the function inside of, not reentrant."""
         del fn
         forward, _again = context_fn()
-        with self.region(preserve_rng_state), forward:
+        with self.checkpoint(preserve_rng_state), forward:
             yield
 
     @contextlib.contextmanager
@@ -124,6 +145,12 @@ class Regions:
                 self._named.clear()
 
         return marked
+
+
+def _has_gradient(made: Any) -> bool:
+    """As PyTorch looks for it: a tensor, or one among several."""
+    several = made if isinstance(made, tuple | list) else (made,)
+    return any(torch.is_tensor(x) and x.requires_grad for x in several)
 
 
 def regions_of(graph_module: fx.GraphModule) -> dict[fx.Node, Path]:
