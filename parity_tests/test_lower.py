@@ -122,7 +122,7 @@ PROGRAMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of PyTorch's, tracing torch.cond
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch's own run of torch.cond
 @pytest.mark.parametrize("forward", PROGRAMS, ids=lambda f: f.__name__)
 def test_values_gradients_and_buffers(forward, x64):
     net, x = Net(forward), torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
@@ -141,6 +141,10 @@ def test_values_gradients_and_buffers(forward, x64):
     for name, p in net.named_parameters():
         assert_in_step(p.grad, grads[name], name)
     assert_in_step(net.seen, buffers["seen"], "buffer")
+
+
+def test_lowering_torch_cond_warns_of_nothing(x64):
+    instep.lower(Net(condition), (torch.randn(4, 3),))
 
 
 def test_the_module_is_left_as_it_is(x64):

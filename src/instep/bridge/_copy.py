@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from .._errors import ParityError
+from ._outside import bound
 from ._torch_loop import TorchLoop
 
 
@@ -47,7 +48,14 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
                 floating = torch.is_tensor(value) and value.is_floating_point()
                 if floating and name != "step":
                     slots[name] = value.to(dtype)
-    return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
+    return replace(
+        loop,
+        model=model,
+        loss_fn=bound(loop.loss_fn, loop.model),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+    )
 
 
 def _count_steps(optimizer, scheduler) -> None:

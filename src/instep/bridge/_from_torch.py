@@ -35,7 +35,9 @@ def from_torch(
 
     Args:
       loop: the loss is traced with its first microbatch; what of that is no tensor becomes
-        part of the step. A batch of another shape is traced when it comes.
+        part of the step, as do the modules and tensors that ``loss_fn`` holds (a teacher, the
+        weights of a criterion), as they are then. A batch of another shape is traced when it
+        comes.
       total_steps: of the scheduler, where it must be tabulated; see ``scheduler_from_torch``.
       remat: modules that are computed again in the backward pass instead of keeping their
         activations, as regular expressions of their paths; see ``lower``. Those that

@@ -113,7 +113,7 @@ class _Compiler:
         )
 
     def _check_draws(self, node: fx.Node, rule: Rule, regions: Regions) -> None:
-        if rule.draws and not self._redrawn.isdisjoint(regions):
+        if rule.draws and any(number in self._redrawn for number in regions):
             raise LoweringError(
                 f"{node.target} draws inside of torch.utils.checkpoint with "
                 f"preserve_rng_state=False ({where_of(node)}): PyTorch computes it again with "

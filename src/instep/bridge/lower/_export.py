@@ -70,6 +70,7 @@ def export(
             "ignore", message=".*_flat_weights.*were assigned during export"
         )
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The .grad attribute")  # in torch.cond
         tensors, structure = take_apart(example, torch.is_tensor)
 
         structures: list[Any] = []
@@ -116,9 +117,7 @@ def export(
     found: set[str] = set()
     for (kind, name), node in zip(outputs, returned, strict=True):
         if kind is OutputKind.BUFFER_MUTATION and isinstance(node, fx.Node):
-            _refuse_written_twice(
-                name, not captured.regions.checkpoints.isdisjoint(around[node])
-            )
+            _refuse_written_twice(name, captured.regions.checkpoints & {*around[node]})
         if kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node):
             found |= reached(program.graph_module, node)
     return Exported(
@@ -211,7 +210,8 @@ def _explained(error: Exception) -> str:
     if "is mutated in the forward method" in text:
         return (
             f"the forward pass writes into a tensor that is no buffer of the module: {error}. "
-            f"Register it as one; a module that the loss uses must be inside the model."
+            f"Register it as one; a module that the loss uses (a teacher with BatchNorm) must "
+            f"be inside the model, or in eval()."
         )
     return f"torch.export cannot trace the forward pass{place}: {text[:1000]}"
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..._state import Loss
+from .._outside import bound
 from ._draws import Draws, Replay
 from ._lowered import Arrays, Lowered, lower_call, unwrapped
 from ._structure import leaves_like, put_together, replaced, take_apart
@@ -40,7 +41,7 @@ class LoweredLoss:
     ):
         self._remat = remat
         self._model = copy.deepcopy(unwrapped(model))
-        self._loss_fn = loss_fn
+        self._loss_fn = bound(loss_fn, unwrapped(model))
         self._leaves, self._structure = take_apart(example, torch.is_tensor)
         self._example = example
         self._made: dict[Any, Lowered] = {}

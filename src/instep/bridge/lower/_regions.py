@@ -157,12 +157,15 @@ def regions_of(graph_module: fx.GraphModule) -> dict[fx.Node, Path]:
     """The regions around every node; a lost mark is what the nodes on both sides share."""
     nodes = list(graph_module.graph.nodes)
     marks = [(node.meta.get("custom") or {}).get(KEY) for node in nodes]
-    before = itertools.accumulate(marks, lambda known, mark: known if mark is None else mark)
-    after = itertools.accumulate(
-        reversed(marks), lambda known, mark: known if mark is None else mark
-    )
-    sides = zip(nodes, before, reversed(list(after)), strict=True)
-    return {node: _shared(a or (), b or ()) for node, a, b in sides}
+    before, after = _last_known(marks), _last_known(marks[::-1])[::-1]
+    return {node: _shared(a, b) for node, a, b in zip(nodes, before, after, strict=True)}
+
+
+def _last_known(marks: Sequence[Path | None]) -> list[Path]:
+    known: list[Path] = []
+    for mark in marks:
+        known.append(mark if mark is not None else known[-1] if known else ())
+    return known
 
 
 def _shared(a: Path, b: Path) -> Path:
