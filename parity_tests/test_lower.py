@@ -110,6 +110,16 @@ def condition(net, x):
     return torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y - 1, (net.linear(x),))
 
 
+def clamped_if_not_finite(net, x):
+    y = net.linear(x)
+    if not torch.isfinite(y).all():
+        y = y.clamp(-1, 1)
+    y = net.linear(y)
+    if torch.isinf(y).any() or y.isnan().any().item():
+        y = torch.nan_to_num(y)
+    return y
+
+
 def kinks(net, x):
     y = net.linear(x) * 0
     return y.abs() + F.relu(y) + y.clamp(min=0) + torch.maximum(y, -y) + y.norm(dim=1)[:, None]
@@ -118,7 +128,7 @@ def kinks(net, x):
 PROGRAMS = [
     no_grad, no_grad_then_grad, detach, data, running_mean, assigned_buffer, write_through_view,
     write_through_transpose, write_a_slice, masked_write, relu_in_place, made_in_forward,
-    condition, kinks,
+    condition, clamped_if_not_finite, kinks,
 ]  # fmt: skip
 
 
@@ -145,6 +155,18 @@ def test_values_gradients_and_buffers(forward, x64):
 
 def test_lowering_torch_cond_warns_of_nothing(x64):
     instep.lower(Net(condition), (torch.randn(4, 3),))
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_where_numbers_are_not_finite_it_says_so(bad, x64):
+    """PyTorch clamps and goes on; the program has the way of finite numbers alone."""
+    net, x = Net(clamped_if_not_finite), torch.randn(4, 3)
+    lowered = instep.lower(net, (x,))
+    x = np.asarray(x).copy()
+    x[0, 0] = bad
+    made, backward = jax.vjp(lambda p: lowered(p, lowered.buffers, x)[0], lowered.params)
+    assert np.isnan(made).all()
+    assert all(np.isnan(g).any() for g in backward(jnp.ones_like(made))[0].values())
 
 
 def test_the_module_is_left_as_it_is(x64):

@@ -22,6 +22,7 @@ from torch.utils import checkpoint
 
 from ... import losses
 from ..._errors import LoweringError
+from ._overflow import Overflow
 from ._regions import Regions
 from ._table import function_of
 
@@ -102,11 +103,16 @@ def _host_randomness() -> tuple[Any, ...]:
 
 
 class Rewriting(TorchFunctionMode):
-    """Entered inside the forward pass."""
+    """Entered inside the forward pass.
+
+    Attributes:
+      overflow: what it asked of its numbers.
+    """
 
     def __init__(self, captured: Captured):
         super().__init__()
         self._captured = captured
+        self.overflow = Overflow()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -121,7 +127,12 @@ class Rewriting(TorchFunctionMode):
             return self._gaussian_nll_loss(*args, **kwargs)
         if func is F.ctc_loss:
             return self._ctc_loss(*args, **kwargs)
-        return func(*args, **kwargs)
+        answer = self.overflow.answer(func, args)
+        if answer is not None:
+            return answer
+        made = func(*args, **kwargs)
+        self.overflow.watch(func, args, made)
+        return made
 
     def _gaussian_nll_loss(
         self, input, target, var, full=False, eps=1e-6, reduction: Any = "mean"

@@ -79,12 +79,13 @@ def export(
         def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> tuple:
             args, kwargs = replaced(structure, example, tensors)
             before = dict(module.named_buffers())
-            with Rewriting(captured), regions.whole():
+            rewriting = Rewriting(captured)
+            with rewriting, regions.whole():
                 made = call(module, *args, **kwargs)
             _write_assigned(module, before)
             leaves, made_of = take_apart(made, torch.is_tensor)
             structures.append(made_of)
-            return tuple(leaves)
+            return tuple(map(rewriting.overflow.marked, leaves))
 
         root = _Root(copy.deepcopy(module), forward)
         shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
