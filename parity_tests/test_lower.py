@@ -16,6 +16,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import orthogonal
 
 import instep
 from conftest import assert_in_step
@@ -312,6 +314,32 @@ def test_a_compiled_or_parallel_module_is_unwrapped(x64):
         assert_in_step(net(x), lowered(lowered.params, {}, x.numpy())[0])
 
 
+COMPUTED = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "orthogonal": lambda layer: orthogonal(layer, orthogonal_map="cayley"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("of", COMPUTED.values(), ids=COMPUTED)
+def test_a_weight_that_is_computed(of, x64):
+    """In PyTorch's old way, by a hook that leaves it in an attribute, and in the new one."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(4, 3)
+    of(net[0])
+    lowered = instep.lower(net, (x,))
+    made, backward = jax.vjp(
+        lambda p: lowered(p, lowered.buffers, x.numpy())[0], lowered.params
+    )
+    expected = net(x)
+    expected.sum().backward()
+    assert_in_step(expected, made)
+    for name, grad in backward(jnp.ones_like(made))[0].items():
+        assert_in_step(net.get_parameter(name).grad, grad, name)
+
+
 class Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -351,6 +379,14 @@ def writes_a_parameter(x, weight):
     return x @ weight
 
 
+def shortens_rows(x, weight):
+    return F.embedding(torch.tensor([0, 2]), weight, max_norm=0.5)
+
+
+def shortens_rows_of_bags(x, weight):
+    return F.embedding_bag(torch.tensor([[0, 2]]), weight, max_norm=0.5)
+
+
 def hooked(x, weight):
     y = x @ weight
     y.register_hook(lambda grad: grad * 2)
@@ -370,6 +406,8 @@ REFUSED = [
     (writes_without_gradient, "aten.mul_.Tensor writes into a tensor that has a gradient"),
     (writes_data, "aten.mul_.Tensor writes into a tensor that has a gradient"),
     (writes_a_parameter, "writes into"),
+    (shortens_rows, "max_norm of an embedding shortens rows of its parameter"),
+    (shortens_rows_of_bags, "max_norm of an embedding shortens rows of its parameter"),
     (lambda x, w: x @ OUTSIDE, "requires a gradient and is not one of the module"),
 ]
 OUTSIDE = torch.ones(3, 3, requires_grad=True)

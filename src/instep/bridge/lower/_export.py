@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ... import _errors
 from ..._errors import LoweringError
+from .._computed import computed, deep_copy
 from ._capture import Captured, Rewriting, capturing
 from ._compile import where_of
 from ._gradients import reached, stop_gradients
@@ -71,6 +72,11 @@ def export(
         )
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="The .grad attribute")  # in torch.cond
+        assigned = "|".join(re.escape(path) for path, _ in computed(module))
+        warnings.filterwarnings(
+            "ignore",
+            rf"The tensor attributes? (self\.module\.({assigned})(, )?)+ w\w+ assigned",
+        )
         tensors, structure = take_apart(example, torch.is_tensor)
 
         structures: list[Any] = []
@@ -87,7 +93,7 @@ def export(
             structures.append(made_of)
             return tuple(map(rewriting.overflow.marked, leaves))
 
-        root = _Root(copy.deepcopy(module), forward)
+        root = _Root(deep_copy(module, module), forward)
         shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
         with regions.of_modules(root.module, remat):
             program = _traced(root, tuple(tensors), shapes)

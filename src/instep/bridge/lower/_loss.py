@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from ..._state import Loss
+from .._computed import deep_copy
 from .._outside import bound
 from ._draws import Draws, Replay
 from ._lowered import Arrays, Lowered, lower_call, unwrapped
@@ -40,7 +40,7 @@ class LoweredLoss:
         self, model: nn.Module, loss_fn: Any, example: Any, remat: str | Sequence[str] = ()
     ):
         self._remat = remat
-        self._model = copy.deepcopy(unwrapped(model))
+        self._model = deep_copy(unwrapped(model), unwrapped(model))
         self._loss_fn = bound(loss_fn, unwrapped(model))
         self._leaves, self._structure = take_apart(example, torch.is_tensor)
         self._example = example
@@ -82,7 +82,7 @@ class LoweredLoss:
             dtype = _floating(params)
             model = self._model
             if _floating(self.lowered.params) != dtype:
-                model = copy.deepcopy(model).to(getattr(torch, dtype))
+                model = deep_copy(model, model).to(getattr(torch, dtype))
             tensors = [
                 torch.empty(np.shape(x), dtype=_dtype_like(x, old))
                 for x, old in zip(leaves, self._leaves, strict=True)
