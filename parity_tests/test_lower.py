@@ -16,6 +16,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import orthogonal
 
 import instep
 from conftest import assert_in_step
@@ -110,6 +112,16 @@ def condition(net, x):
     return torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y - 1, (net.linear(x),))
 
 
+def clamped_if_not_finite(net, x):
+    y = net.linear(x)
+    if not torch.isfinite(y).all():
+        y = y.clamp(-1, 1)
+    y = net.linear(y)
+    if torch.isinf(y).any() or y.isnan().any().item():
+        y = torch.nan_to_num(y)
+    return y
+
+
 def kinks(net, x):
     y = net.linear(x) * 0
     return y.abs() + F.relu(y) + y.clamp(min=0) + torch.maximum(y, -y) + y.norm(dim=1)[:, None]
@@ -118,11 +130,11 @@ def kinks(net, x):
 PROGRAMS = [
     no_grad, no_grad_then_grad, detach, data, running_mean, assigned_buffer, write_through_view,
     write_through_transpose, write_a_slice, masked_write, relu_in_place, made_in_forward,
-    condition, kinks,
+    condition, clamped_if_not_finite, kinks,
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of PyTorch's, tracing torch.cond
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch's own run of torch.cond
 @pytest.mark.parametrize("forward", PROGRAMS, ids=lambda f: f.__name__)
 def test_values_gradients_and_buffers(forward, x64):
     net, x = Net(forward), torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
@@ -141,6 +153,22 @@ def test_values_gradients_and_buffers(forward, x64):
     for name, p in net.named_parameters():
         assert_in_step(p.grad, grads[name], name)
     assert_in_step(net.seen, buffers["seen"], "buffer")
+
+
+def test_lowering_torch_cond_warns_of_nothing(x64):
+    instep.lower(Net(condition), (torch.randn(4, 3),))
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_where_numbers_are_not_finite_it_says_so(bad, x64):
+    """PyTorch clamps and goes on; the program has the way of finite numbers alone."""
+    net, x = Net(clamped_if_not_finite), torch.randn(4, 3)
+    lowered = instep.lower(net, (x,))
+    x = np.asarray(x).copy()
+    x[0, 0] = bad
+    made, backward = jax.vjp(lambda p: lowered(p, lowered.buffers, x)[0], lowered.params)
+    assert np.isnan(made).all()
+    assert all(np.isnan(g).any() for g in backward(jnp.ones_like(made))[0].values())
 
 
 def test_the_module_is_left_as_it_is(x64):
@@ -286,6 +314,32 @@ def test_a_compiled_or_parallel_module_is_unwrapped(x64):
         assert_in_step(net(x), lowered(lowered.params, {}, x.numpy())[0])
 
 
+COMPUTED = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "orthogonal": lambda layer: orthogonal(layer, orthogonal_map="cayley"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("of", COMPUTED.values(), ids=COMPUTED)
+def test_a_weight_that_is_computed(of, x64):
+    """In PyTorch's old way, by a hook that leaves it in an attribute, and in the new one."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(4, 3)
+    of(net[0])
+    lowered = instep.lower(net, (x,))
+    made, backward = jax.vjp(
+        lambda p: lowered(p, lowered.buffers, x.numpy())[0], lowered.params
+    )
+    expected = net(x)
+    expected.sum().backward()
+    assert_in_step(expected, made)
+    for name, grad in backward(jnp.ones_like(made))[0].items():
+        assert_in_step(net.get_parameter(name).grad, grad, name)
+
+
 class Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -325,6 +379,14 @@ def writes_a_parameter(x, weight):
     return x @ weight
 
 
+def shortens_rows(x, weight):
+    return F.embedding(torch.tensor([0, 2]), weight, max_norm=0.5)
+
+
+def shortens_rows_of_bags(x, weight):
+    return F.embedding_bag(torch.tensor([[0, 2]]), weight, max_norm=0.5)
+
+
 def hooked(x, weight):
     y = x @ weight
     y.register_hook(lambda grad: grad * 2)
@@ -344,6 +406,8 @@ REFUSED = [
     (writes_without_gradient, "aten.mul_.Tensor writes into a tensor that has a gradient"),
     (writes_data, "aten.mul_.Tensor writes into a tensor that has a gradient"),
     (writes_a_parameter, "writes into"),
+    (shortens_rows, "max_norm of an embedding shortens rows of its parameter"),
+    (shortens_rows_of_bags, "max_norm of an embedding shortens rows of its parameter"),
     (lambda x, w: x @ OUTSIDE, "requires a gradient and is not one of the module"),
 ]
 OUTSIDE = torch.ones(3, 3, requires_grad=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conftest import assert_in_step
 from instep import ops
@@ -98,6 +99,32 @@ def test_unary(name, x64):
 @pytest.mark.parametrize("name", BINARY.split())
 def test_binary(name, x64):
     same(name, *TWO)
+
+
+EDGES = np.array([0.0, -0.0, 1.0, 0.5, -2.5, -3.0, 3.0, np.inf, -np.inf, np.nan])
+COTANGENTS = np.array([1.0, 0.0, np.inf, np.nan])
+AT_EDGES = {
+    **{name: (getattr(torch, name), getattr(ops, name)) for name in (
+        "pow", "atan2", "hypot", "copysign", "maximum", "minimum", "logaddexp", "logaddexp2",
+        "fmax", "fmin", "sinc", "abs", "rsqrt",
+    )},
+    "entr": (torch.special.entr, ops.entr),
+    "hardswish": (F.hardswish, ops.hardswish),
+}  # fmt: skip
+ONE_EDGE = ("sinc", "abs", "rsqrt", "entr", "hardswish")
+
+
+@pytest.mark.parametrize("name", AT_EDGES)
+def test_what_is_not_finite_is_so_in_the_same_gradients(name, x64):
+    """Zeros, infinities and NaN, before and behind the function."""
+    torch_fn, jax_fn = AT_EDGES[name]
+    grid = np.meshgrid(*[EDGES] * (1 if name in ONE_EDGE else 2), COTANGENTS)
+    *given, cotangent = (x.ravel() for x in grid)
+    tensors = [torch.tensor(x, requires_grad=True) for x in given]
+    expected = torch.autograd.grad(torch_fn(*tensors), tensors, torch.tensor(cotangent))
+    _, backward = jax.vjp(jax_fn, *map(jnp.asarray, given))
+    for theirs, ours in zip(expected, backward(jnp.asarray(cotangent)), strict=True):
+        assert_in_step(theirs, ours, name, finite=False)
 
 
 @pytest.mark.parametrize("name", TWICE_TWO.split())

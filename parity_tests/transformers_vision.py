@@ -268,11 +268,7 @@ def detr(dropout: float = 0.0) -> instep.TorchLoop:
         boxes = F.l1_loss(output.pred_boxes, batch["boxes"])
         return F.cross_entropy(logits, batch["classes"].flatten()) + 5 * boxes
 
-    model = hf.DetrForObjectDetection(config)
-    loop = trained(model, loss_fn, batch)
-    for layer in model.model.encoder.layers:
-        layer.training = False  # it would look whether its numbers are finite
-    return loop
+    return trained(hf.DetrForObjectDetection(config), loss_fn, batch)
 
 
 def _resnet_config(**options) -> hf.ResNetConfig:

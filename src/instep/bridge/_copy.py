@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import replace
 
 import torch
 
 from .._errors import ParityError
+from ._computed import deep_copy
+from ._outside import bound
 from ._tensors import map_tensors
 from ._torch_loop import TorchLoop
 
@@ -34,8 +35,8 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
             f"copy would be another loop. Write what the hook does into loss_fn, or as "
             f"clip_grad_norm or clip_grad_value of the TorchLoop."
         )
-    model, optimizer, scheduler, scaler = copy.deepcopy(
-        (loop.model, loop.optimizer, loop.scheduler, loop.scaler)
+    model, optimizer, scheduler, scaler = deep_copy(
+        (loop.model, loop.optimizer, loop.scheduler, loop.scaler), loop.model
     )
     for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
         getattr(optimizer, hooks).update(getattr(loop.optimizer, hooks))
@@ -51,7 +52,14 @@ def copy_loop(loop: TorchLoop, dtype: torch.dtype | None = None) -> TorchLoop:
                     slots[name] = map_tensors(
                         lambda x: x.to(dtype) if x.is_floating_point() else x, value
                     )
-    return replace(loop, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
+    return replace(
+        loop,
+        model=model,
+        loss_fn=bound(loop.loss_fn, loop.model),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+    )
 
 
 def _own_parameters(optimizer: torch.optim.LBFGS) -> None:

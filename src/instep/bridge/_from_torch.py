@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,9 @@ from .lower._loss import LoweredLoss
 from .lower._lowered import Lowered, unwrapped
 
 
-def from_torch(loop: TorchLoop, total_steps: int | None = None) -> tuple[TrainStep, TrainState]:
+def from_torch(
+    loop: TorchLoop, total_steps: int | None = None, *, remat: str | Sequence[str] = ()
+) -> tuple[TrainStep, TrainState]:
     """The training step of a PyTorch loop as one pure, jitted JAX function.
 
     Weights, buffers, optimizer, scheduler and scaler are taken as they are now; the loop is
@@ -32,8 +35,13 @@ def from_torch(loop: TorchLoop, total_steps: int | None = None) -> tuple[TrainSt
 
     Args:
       loop: the loss is traced with its first microbatch; what of that is no tensor becomes
-        part of the step. A batch of another shape is traced when it comes.
+        part of the step, as do the modules and tensors that ``loss_fn`` holds (a teacher, the
+        weights of a criterion), as they are then. A batch of another shape is traced when it
+        comes.
       total_steps: of the scheduler, where it must be tabulated; see ``scheduler_from_torch``.
+      remat: modules that are computed again in the backward pass instead of keeping their
+        activations, as regular expressions of their paths; see ``lower``. Those that
+        ``torch.utils.checkpoint`` wraps are so by themselves.
 
     Returns:
       ``(train_step, state)``: ``state, metrics = train_step(state, batch)``; ``batch`` is what
@@ -45,7 +53,7 @@ def from_torch(loop: TorchLoop, total_steps: int | None = None) -> tuple[TrainSt
       LoweringError: the forward pass or the loss cannot be made a JAX function.
       ValueError: the optimizer, its state or the scheduler has no counterpart.
     """
-    loss_fn = lowered_loss(loop)
+    loss_fn = lowered_loss(loop, remat)
     jax_loop = jax_loop_of(loop, loss_fn, total_steps)
     jitted = train_step(jax_loop)
 
@@ -88,9 +96,9 @@ def to_torch(state: TrainState, loop: TorchLoop) -> None:
         scaler_to_torch(state.scaler, loop.scaler)
 
 
-def lowered_loss(loop: TorchLoop) -> LoweredLoss:
+def lowered_loss(loop: TorchLoop, remat: str | Sequence[str] = ()) -> LoweredLoss:
     """The forward pass and loss of ``loop``, lowered for its first microbatch."""
-    return LoweredLoss(loop.model, loop.loss_fn, next(windows(loop))[0])
+    return LoweredLoss(loop.model, loop.loss_fn, next(windows(loop))[0], remat)
 
 
 def jax_loop_of(

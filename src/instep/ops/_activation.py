@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from .._dtypes import wide
+from ._elementwise import sloped
 from ._promotion import as_floating
 
 
@@ -220,8 +221,8 @@ def _hardswish(x):
 @_hardswish.defjvp
 def _(primals, tangents):
     ([x], [dx]) = primals, tangents
-    slope = jnp.where(x <= -3, 0, jnp.where(x < 3, x / 3 + 0.5, 1))
-    return _hardswish(x), slope * dx
+    slope = jnp.where(x >= 3, 1, x / 3 + 0.5)
+    return _hardswish(x), sloped(dx, slope, x <= -3)
 
 
 def glu(input: jax.Array, dim: int = -1) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._elementwise import alike, binary, computed, computing
+from ._elementwise import alike, binary, computed, computing, sloped
 from ._promotion import result_type
 
 
@@ -161,10 +161,10 @@ def _power(x, exponent):
 def _(primals, tangents):
     (x, e), (dx, de) = primals, tangents
     y = _power(x, e)
-    by_base = jnp.where(e == 0, 0, e * _power(x, e - 1))
+    by_base = sloped(dx, e * _power(x, e - 1), e == 0)
     flat = (x == 0) & (jnp.real(e) >= 0)
     by_exponent = jnp.where(flat, 0, y * jnp.log(jnp.where(flat, 1, x)))
-    return y, dx * by_base + de * by_exponent
+    return y, by_base + de * by_exponent
 
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._dtypes import wide
+from ._elementwise import sloped
 from ._promotion import promote
 from ._straight_through import straight_through
 
@@ -199,7 +200,8 @@ def _vector_norm(x, ord, axis):
 def _(ord, axis, primals, tangents):
     ([x], [dx]) = primals, tangents
     norm = _vector_norm(x, ord, axis)
-    return norm, jnp.sum(_slope(x, norm, ord, axis) * dx, axis, keepdims=True)
+    none = (norm == 0) & (1 < ord < jnp.inf)
+    return norm, jnp.sum(sloped(dx, _slope(x, norm, ord, axis), none), axis, keepdims=True)
 
 
 def _slope(x, norm, ord, axis):

@@ -82,3 +82,8 @@ def _named(call, name):
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"``torch.{name}``."
     return call
+
+
+def sloped(dx: Any, slope: Any, none: Any) -> Any:
+    """``dx * slope``, and 0 where ``none``, whatever both are there; transposed as well."""
+    return jnp.where(none, 0, dx) * jnp.where(none, 0, slope)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.scipy.special as special
 from jax import lax
 
-from ._elementwise import binary, computed, unary
+from ._elementwise import binary, computed, sloped, unary
 
 
 @jax.custom_jvp
@@ -20,8 +20,8 @@ def _xlogy(x, y):
 @_xlogy.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    by_x = jnp.where((x == 0) & (y <= 0), 0, jnp.log(y))
-    return _xlogy(x, y), dx * by_x + dy * (x / y)
+    by_x = sloped(dx, jnp.log(y), (x == 0) & (y <= 0))
+    return _xlogy(x, y), by_x + dy * (x / y)
 
 
 @jax.custom_jvp
@@ -32,8 +32,8 @@ def _xlog1py(x, y):
 @_xlog1py.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    by_x = jnp.where((x == 0) & (y <= -1), 0, jnp.log1p(y))
-    return _xlog1py(x, y), dx * by_x + dy * (x / (y + 1))
+    by_x = sloped(dx, jnp.log1p(y), (x == 0) & (y <= -1))
+    return _xlog1py(x, y), by_x + dy * (x / (y + 1))
 
 
 @jax.custom_jvp
@@ -44,8 +44,7 @@ def _logaddexp(x, y):
 @_logaddexp.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    z = _logaddexp(x, y)
-    return z, dx * jnp.exp(x - z) + dy * jnp.exp(y - z)
+    return _logaddexp(x, y), dx / (1 + jnp.exp(y - x)) + dy / (1 + jnp.exp(x - y))
 
 
 @jax.custom_jvp
@@ -56,8 +55,7 @@ def _logaddexp2(x, y):
 @_logaddexp2.defjvp
 def _(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    z = _logaddexp2(x, y)
-    return z, dx * jnp.exp2(x - z) + dy * jnp.exp2(y - z)
+    return _logaddexp2(x, y), dx / (1 + jnp.exp2(y - x)) + dy / (1 + jnp.exp2(x - y))
 
 
 @jax.custom_jvp
@@ -116,8 +114,7 @@ def _(primals, tangents):
     ([x], [dx]) = primals, tangents
     a = jnp.pi * x
     square = jnp.where(x == 0, 1, a * x)
-    slope = jnp.where(x == 0, 0, (a * jnp.cos(a) - jnp.sin(a)) / square)
-    return _sinc(x), dx * slope
+    return _sinc(x), sloped(dx, (a * jnp.cos(a) - jnp.sin(a)) / square, x == 0)
 
 
 @jax.custom_jvp
@@ -131,11 +128,18 @@ def _(primals, tangents):
     return _i0(x), dx * special.i1(x)
 
 
+@jax.custom_jvp
 def _entr(x):
     inside = x > 0
     safe = jnp.where(inside, x, 1)
     value = jnp.where(inside, -safe * jnp.log(safe), jnp.where(x == 0, 0, -jnp.inf))
     return jnp.where(jnp.isnan(x), x, value)
+
+
+@_entr.defjvp
+def _(primals, tangents):
+    ([x], [dx]) = primals, tangents
+    return _entr(x), -dx * (1 + jnp.log(x))
 
 
 def mvlgamma(input: jax.Array, p: int) -> jax.Array:

@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import CheckpointFunction
+from torch.utils import checkpoint
 
 from ... import losses
 from ..._errors import LoweringError
+from ._overflow import Overflow
+from ._regions import Regions
 from ._table import function_of
 
 
@@ -31,6 +33,7 @@ class Captured:
     def __init__(self):
         self.functions: dict[str, Callable[..., Any]] = {}
         self.shapes: dict[str, Callable[..., Any]] = {}
+        self.regions = Regions()
 
     def call(
         self, name: str, function: Callable[..., Any], shape: Callable[..., Any], *args: Any
@@ -73,6 +76,7 @@ def capturing() -> Iterator[Captured]:
         (torch.autograd.Function, "apply", classmethod(_apply(captured))),
         (transformer, "_detect_is_causal_mask", _is_causal),
         (_BatchNorm, "forward", _batch_norm(_BatchNorm.forward)),
+        (checkpoint, "_checkpoint_without_reentrant_generator", captured.regions.around),
     )
     fastpath = torch.backends.mha.get_fastpath_enabled()
     drawn = _host_randomness()
@@ -99,11 +103,16 @@ def _host_randomness() -> tuple[Any, ...]:
 
 
 class Rewriting(TorchFunctionMode):
-    """Entered inside the forward pass."""
+    """Entered inside the forward pass.
+
+    Attributes:
+      overflow: what it asked of its numbers.
+    """
 
     def __init__(self, captured: Captured):
         super().__init__()
         self._captured = captured
+        self.overflow = Overflow()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -118,7 +127,12 @@ class Rewriting(TorchFunctionMode):
             return self._gaussian_nll_loss(*args, **kwargs)
         if func is F.ctc_loss:
             return self._ctc_loss(*args, **kwargs)
-        return func(*args, **kwargs)
+        answer = self.overflow.answer(func, args)
+        if answer is not None:
+            return answer
+        made = func(*args, **kwargs)
+        self.overflow.watch(func, args, made)
+        return made
 
     def _gaussian_nll_loss(
         self, input, target, var, full=False, eps=1e-6, reduction: Any = "mean"
@@ -194,9 +208,8 @@ def _apply(captured: Captured):
     applied = torch.autograd.Function.apply.__func__
 
     def apply(cls, *args, **kwargs):
-        if cls is CheckpointFunction:  # the forward pass of torch.utils.checkpoint
-            function, _, *rest = args
-            return function(*rest)
+        if cls is checkpoint.CheckpointFunction:
+            return captured.regions.reentrant(*args)
         if cls.__module__.startswith("torch."):  # torch.cond, which a graph shows
             return applied(cls, *args, **kwargs)
         function = function_of(cls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import fx
 from ..._errors import LoweringError
 from .._arrays import tensor_to_array
 from ._program import Call, Made, Program, Ref
+from ._regions import Path as Regions, regions_of
+from ._remat import in_regions
 from ._table import Rule, rule_of
 
 
@@ -43,17 +45,21 @@ NOT_OF_JAX = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
 Calls = Mapping[str, Callable[..., Any]]  # the JAX functions of instep::call
 
 
-def compile_graph(graph_module: fx.GraphModule, calls: Calls | None = None) -> Program:
+def compile_graph(
+    graph_module: fx.GraphModule, calls: Calls | None = None, redrawn: Collection[int] = ()
+) -> Program:
     """The operators of ``graph_module`` with the rule of each, to be run by ``run``.
 
     Args:
       graph_module: functional, of ATen operators.
       calls: what ``Captured`` holds.
+      redrawn: regions that PyTorch computes again with other draws.
 
     Raises:
-      LoweringError: operators without a rule; all of them are listed.
+      LoweringError: operators without a rule; all of them are listed. Or one that draws in
+        such a region.
     """
-    compiler = _Compiler(calls or {})
+    compiler = _Compiler(calls or {}, redrawn)
     program = compiler.program(graph_module)
     if compiler.missing:
         raise LoweringError(_unknown(compiler.missing))
@@ -63,13 +69,14 @@ def compile_graph(graph_module: fx.GraphModule, calls: Calls | None = None) -> P
 class _Compiler:
     """Numbers the random operators of a graph and of the graphs inside it."""
 
-    def __init__(self, calls: Calls):
-        self._calls = calls
+    def __init__(self, calls: Calls, redrawn: Collection[int]):
+        self._calls, self._redrawn = calls, redrawn
         self._draws = itertools.count()
         self.missing: list[fx.Node] = []
 
     def program(self, graph_module: fx.GraphModule) -> Program:
         constants, calls, inputs, outputs = {}, [], [], None
+        regions = regions_of(graph_module)
         for node in graph_module.graph.nodes:
             if node.op == "placeholder":
                 inputs.append(node.name)
@@ -82,11 +89,12 @@ class _Compiler:
                 if rule is None:
                     self.missing.append(node)
                 else:
-                    calls.append(self._call(node, rule, graph_module))
+                    self._check_draws(node, rule, regions[node])
+                    calls.append((self._call(node, rule, graph_module), regions[node]))
             elif node.op == "output":
                 outputs = self._torch_free(node.args[0], graph_module)
         default = dtype_to_numpy(torch.get_default_dtype())
-        return Program(tuple(inputs), tuple(calls), outputs, constants, default)
+        return Program(tuple(inputs), in_regions(calls, outputs), outputs, constants, default)
 
     def _call(self, node: fx.Node, rule: Rule, graph_module: fx.GraphModule) -> Call:
         args, kwargs = node.args, dict(node.kwargs)
@@ -103,6 +111,14 @@ class _Compiler:
             where=where_of(node),
             draws=next(self._draws) if rule.draws else None,
         )
+
+    def _check_draws(self, node: fx.Node, rule: Rule, regions: Regions) -> None:
+        if rule.draws and any(number in self._redrawn for number in regions):
+            raise LoweringError(
+                f"{node.target} draws inside of torch.utils.checkpoint with "
+                f"preserve_rng_state=False ({where_of(node)}): PyTorch computes it again with "
+                f"other numbers, and its gradient is of neither. Leave preserve_rng_state True."
+            )
 
     def _torch_free(self, tree: Any, graph_module: fx.GraphModule) -> Any:
         """Nodes become Refs, dtypes those of NumPy, graphs Programs."""

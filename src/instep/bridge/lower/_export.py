@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +21,11 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ... import _errors
 from ..._errors import LoweringError
+from .._computed import computed, deep_copy
 from ._capture import Captured, Rewriting, capturing
 from ._compile import where_of
 from ._gradients import reached, stop_gradients
+from ._regions import regions_of
 from ._structure import replaced, take_apart
 from ._table import rule_of
 
@@ -49,6 +51,7 @@ def export(
     call: Callable[..., Any],
     example: tuple[tuple, dict[str, Any]],
     dynamic_batch: bool,
+    remat: str | Sequence[str] = (),
 ) -> Exported:
     """Trace ``call(module, *args, **kwargs)``.
 
@@ -58,6 +61,7 @@ def export(
       example: ``(args, kwargs)``; the numbers in its tensors are not looked at.
       dynamic_batch: leave the size of the first axis open, in every tensor where it is that of
         the first tensor.
+      remat: see ``lower``.
 
     Raises:
       LoweringError: PyTorch cannot trace it, or something would be lost.
@@ -67,23 +71,32 @@ def export(
             "ignore", message=".*_flat_weights.*were assigned during export"
         )
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The .grad attribute")  # in torch.cond
+        assigned = "|".join(re.escape(path) for path, _ in computed(module))
+        warnings.filterwarnings(
+            "ignore",
+            rf"The tensor attributes? (self\.module\.({assigned})(, )?)+ w\w+ assigned",
+        )
         tensors, structure = take_apart(example, torch.is_tensor)
 
         structures: list[Any] = []
+        regions = captured.regions
 
         def forward(module: nn.Module, tensors: Sequence[torch.Tensor]) -> tuple:
             args, kwargs = replaced(structure, example, tensors)
             before = dict(module.named_buffers())
-            with Rewriting(captured):
+            rewriting = Rewriting(captured)
+            with rewriting, regions.whole():
                 made = call(module, *args, **kwargs)
             _write_assigned(module, before)
             leaves, made_of = take_apart(made, torch.is_tensor)
             structures.append(made_of)
-            return tuple(leaves)
+            return tuple(map(rewriting.overflow.marked, leaves))
 
-        root = _Root(copy.deepcopy(module), forward)
+        root = _Root(deep_copy(module, module), forward)
         shapes = {"tensors": _dynamic(tensors)} if dynamic_batch else None
-        program = _traced(root, tuple(tensors), shapes)
+        with regions.of_modules(root.module, remat):
+            program = _traced(root, tuple(tensors), shapes)
         for name, value in program.constants.items():
             _check_constant(value, name)
         stop_gradients(program.graph_module, _differentiated(program, root))
@@ -107,8 +120,11 @@ def export(
     ]
     graph = program.graph_module.graph
     returned = next(n for n in graph.nodes if n.op == "output").args[0]
+    around = regions_of(program.graph_module)
     found: set[str] = set()
-    for (kind, _), node in zip(outputs, returned, strict=True):
+    for (kind, name), node in zip(outputs, returned, strict=True):
+        if kind is OutputKind.BUFFER_MUTATION and isinstance(node, fx.Node):
+            _refuse_written_twice(name, captured.regions.checkpoints & {*around[node]})
         if kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node):
             found |= reached(program.graph_module, node)
     return Exported(
@@ -120,6 +136,16 @@ def export(
         structures[-1],
         frozenset(found),
     )
+
+
+def _refuse_written_twice(name: str | None, checkpoints: set[int]) -> None:
+    if checkpoints:
+        raise LoweringError(
+            f"the buffer {name} is written inside of torch.utils.checkpoint: PyTorch runs that "
+            f"again in the backward pass, so it writes twice in every step (a BatchNorm counts "
+            f"two batches). Take the checkpoint away and name its modules in remat=, which "
+            f"writes once, or set what writes to eval()."
+        )
 
 
 class _Root(nn.Module):
@@ -191,7 +217,8 @@ def _explained(error: Exception) -> str:
     if "is mutated in the forward method" in text:
         return (
             f"the forward pass writes into a tensor that is no buffer of the module: {error}. "
-            f"Register it as one; a module that the loss uses must be inside the model."
+            f"Register it as one; a module that the loss uses (a teacher with BatchNorm) must "
+            f"be inside the model, or in eval()."
         )
     return f"torch.export cannot trace the forward pass{place}: {text[:1000]}"
 

@@ -115,12 +115,24 @@ def _refuse_writes(alias: fx.Node) -> None:
         for a, x in zip(schema.arguments, user.args, strict=False):
             if x is alias and a.alias_info is not None:
                 if a.alias_info.is_write:
+                    _refuse_max_norm(user)
                     raise LoweringError(
                         f"{user.target} writes into a tensor that has a gradient, unseen by "
                         f"PyTorch's backward pass ({where_of(user)}), which would be that of "
                         f"the old value. Make a new tensor instead of writing in place."
                     )
                 _refuse_writes(user)
+
+
+def _refuse_max_norm(node: fx.Node) -> None:
+    if node.target is aten.embedding_renorm_.default:
+        raise LoweringError(
+            f"max_norm of an embedding shortens rows of its parameter in the forward pass "
+            f"({where_of(node)}), and a pure step takes its parameters from the optimizer "
+            f"alone. Leave max_norm out, and shorten the rows before each step in a loop of "
+            f"your own: params[name] = instep.ops.embedding_renorm(params[name], indices, "
+            f"max_norm)."
+        )
 
 
 def _operands(node: fx.Node) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ from torch import nn
 from ..._errors import LoweringError
 from ..._state import Loss
 from .._check_loop import check_loss
+from .._computed import deep_copy
+from .._outside import bound
 from ._draws import Draws, Replay
 from ._lowered import Arrays, Lowered, lower_call, unwrapped
 from ._structure import leaves_like, put_together, replaced, take_apart
@@ -30,15 +31,19 @@ class LoweredLoss:
       model: copied; later changes are not seen.
       loss_fn: ``(model, microbatch) -> scalar tensor``.
       example: a microbatch.
+      remat: see ``lower``.
 
     Raises:
       LoweringError: see ``lower``.
       TypeError: ``loss_fn`` returns something other than a scalar tensor.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: Any, example: Any):
-        self._model = copy.deepcopy(unwrapped(model))
-        self._loss_fn = loss_fn
+    def __init__(
+        self, model: nn.Module, loss_fn: Any, example: Any, remat: str | Sequence[str] = ()
+    ):
+        self._remat = remat
+        self._model = deep_copy(unwrapped(model), unwrapped(model))
+        self._loss_fn = bound(loss_fn, unwrapped(model))
         self._leaves, self._structure = take_apart(example, torch.is_tensor)
         self._example = example
         self._made: dict[Any, Lowered] = {}
@@ -79,7 +84,7 @@ class LoweredLoss:
             dtype = _floating(params)
             model = self._model
             if _floating(self.lowered.params) != dtype:
-                model = copy.deepcopy(model).to(getattr(torch, dtype))
+                model = deep_copy(model, model).to(getattr(torch, dtype))
             tensors = [
                 torch.empty(np.shape(x), dtype=_dtype_like(x, old))
                 for x, old in zip(leaves, self._leaves, strict=True)
@@ -103,7 +108,7 @@ class LoweredLoss:
 
         model.zero_grad(set_to_none=True)
         try:
-            return lower_call(model, call, (example,), {})
+            return lower_call(model, call, (example,), {}, remat=self._remat)
         except LoweringError:
             if wrong:
                 raise wrong[0] from None

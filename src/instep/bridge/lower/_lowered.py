@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ def lower(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_batch: bool = False,
+    remat: str | Sequence[str] = (),
 ) -> Lowered:
     """Make a PyTorch module a pure JAX function, with PyTorch's gradients.
 
@@ -105,17 +106,28 @@ def lower(
       args, kwargs: what it is called with: tensors, nested in containers, and constants, which
         become part of the program. The numbers in the tensors are not looked at.
       dynamic_batch: leave the size of the first axis open: the function then takes any.
+      remat: modules, each call of which is computed again in the backward pass
+        (``jax.checkpoint``) and keeps no activations but its inputs and outputs: regular
+        expressions, searched in the paths of ``named_modules()``, as ``r"^blocks\\.\\d+$"``.
+        What ``torch.utils.checkpoint`` wraps is such a region by itself. Numbers do not change,
+        and dropout draws the same again.
 
     Returns:
       A function that needs PyTorch no more.
 
     Raises:
       LoweringError: an operator without a rule (see ``register``), a choice or a shape that
-        depends on numbers, a ``torch.autograd.Function`` that is not registered, or a float64
-        module while JAX's x64 is off. The message names the line.
+        depends on numbers, a ``torch.autograd.Function`` that is not registered, a float64
+        module while JAX's x64 is off, or a ``remat`` that names nothing that is called. The
+        message names the line.
     """
     return lower_call(
-        module, lambda m, *a, **k: m(*a, **k), args, kwargs or {}, dynamic_batch=dynamic_batch
+        module,
+        lambda m, *a, **k: m(*a, **k),
+        args,
+        kwargs or {},
+        dynamic_batch=dynamic_batch,
+        remat=remat,
     )
 
 
@@ -126,15 +138,17 @@ def lower_call(
     kwargs: Mapping[str, Any],
     *,
     dynamic_batch: bool = False,
+    remat: str | Sequence[str] = (),
 ) -> Lowered:
     """``lower`` of ``call(module, *args, **kwargs)``."""
     module = unwrapped(module)
     tensors, structure = take_apart((args, dict(kwargs)), torch.is_tensor)
     _check_float64(module, tensors)
     _check_hooks(module)
-    exported = export(module, call, (args, dict(kwargs)), dynamic_batch)
+    exported = export(module, call, (args, dict(kwargs)), dynamic_batch, remat)
     names, aliases = _names(module)
-    program = compile_graph(exported.graph_module, exported.captured.functions)
+    captured = exported.captured
+    program = compile_graph(exported.graph_module, captured.functions, captured.regions.redrawn)
     program.constants.update({k: tensor_to_array(v) for k, v in exported.constants.items()})
     parameters = dict(module.named_parameters())
     inputs = tuple(_bound(exported, names))
