@@ -168,6 +168,9 @@ def _reductions() -> dict[str, Row]:
         "_linalg_eigh": _row(symmetric, "L", False),
         "_linalg_svd": _row(k(f(3, 2)), True),
         "_linalg_solve_ex": _row(matrix(), f(3, 2)),
+        "stft.center": _row(
+            f(24), 8, 3, 6, k(f(6)), True, "reflect", True, True, return_complex=True
+        ),
         "_fft_c2c": _row(c(3, 4), [0, 1], 2, False),
         "_fft_r2c": _row(f(3, 4), [0, 1], 1, True),
         "_fft_c2r": _row(c(3, 4), [0, 1], 1, 6),

@@ -20,7 +20,7 @@ ENTRIES = FOUND["entries"]
 RUN = [name for name, row in ENTRIES.items() if row["in_step"] or "not_compared" in row]
 
 
-@pytest.mark.parametrize("entry", RUN[::8])  # all in `make test-all`
+@pytest.mark.parametrize("entry", RUN[::12])  # all in `make test-all`
 def test_first_call_with_a_gradient(entry, x64):
     check(entry, at_most=1)
 

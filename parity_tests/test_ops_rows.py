@@ -24,13 +24,13 @@ def check(name):
     assert in_step(found) or name in SHAPES_ONLY, found
 
 
-@pytest.mark.parametrize("name", COMPARED[::6])  # all in `make test-all`
+@pytest.mark.parametrize("name", COMPARED[::8])  # all in `make test-all`
 def test_some_are_in_step(name, x64):
     check(name)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", [n for n in COMPARED if n not in COMPARED[::6]])
+@pytest.mark.parametrize("name", [n for n in COMPARED if n not in COMPARED[::8]])
 def test_all_are_in_step(name, x64):
     check(name)
 
