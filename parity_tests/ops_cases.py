@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     def fresh(self) -> tuple[torch.Tensor, ...]:
         """The tensors as leaves that no other run has."""
-        return tuple(map(_own, self.tensors))
+        return tuple(map(own, self.tensors))
 
     def graph(self) -> fx.GraphModule:
         """The call as PyTorch's operators, composite ones kept."""
@@ -53,8 +53,12 @@ class Case(NamedTuple):
         """
         if any(x.layout is not torch.strided for x in self.tensors):
             raise LoweringError("a sparse tensor")
-        with contextlib.suppress(Exception):  # export says what is wrong
-            return compile_graph(self.graph())
+        try:
+            graph = self.graph()
+        except Exception:  # PyTorch cannot trace it: export says what is wrong
+            return self._exported()
+        with contextlib.suppress(LoweringError):
+            return compile_graph(graph)
         return self._exported()
 
     def _exported(self) -> Program:
@@ -82,7 +86,9 @@ def _call(module: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Any:
 
 def entries() -> list[str]:
     """The names of the database's entries, as ``name`` or ``name.variant``, in order."""
-    return list(dict.fromkeys(_name(info) for info in op_db if info.supported_dtypes("cpu")))
+    names = [_name(info) for info in op_db]
+    assert len(set(names)) == len(names), "two entries of one name"
+    return names
 
 
 def cases(
@@ -94,8 +100,13 @@ def cases(
       entry: of ``entries()``.
       at_most: so many, evenly spaced; 1: the first that has a gradient.
       dtype: or another one, where the operator does not take it.
+
+    Yields:
+      Nothing for an operator without a kernel for the CPU.
     """
     info = next(info for info in op_db if _name(info) == entry)
+    if not info.supported_dtypes("cpu"):
+        return
     if dtype not in info.supported_dtypes("cpu"):
         dtype = min(info.supported_dtypes("cpu"), key=str)
     differentiable = dtype.is_floating_point and info.supports_autograd
@@ -106,7 +117,8 @@ def cases(
         samples = [next(filter(_moves, samples), *samples[:1])] if samples else []
     step = max(1, -(-len(samples) // (at_most or len(samples) or 1)))
     for sample in samples[::step]:
-        yield _case(entry, info.op, (sample.input, sample.args, sample.kwargs))
+        made = sample.output_process_fn_grad  # of singular vectors: all but the phase
+        yield _case(entry, info.op, made, (sample.input, sample.args, sample.kwargs))
 
 
 def _name(info) -> str:
@@ -126,14 +138,22 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _own(x: torch.Tensor) -> torch.Tensor:
-    """A leaf that no other call has."""
-    return x.detach().clone().requires_grad_(x.requires_grad)
+def own(x: torch.Tensor) -> torch.Tensor:
+    """A leaf that no other call has; a part of another tensor with what surrounds it."""
+    made = x.detach().clone()
+    if (
+        x.layout is torch.strided
+        and x.untyped_storage().nbytes() > x.numel() * x.element_size()
+    ):
+        memory = x.detach().untyped_storage().clone()
+        made = torch.empty(0, dtype=x.dtype)
+        made.set_(memory, x.storage_offset(), x.shape, x.stride())
+    return made.requires_grad_(x.requires_grad)
 
 
-def _case(entry, op, given) -> Case:
+def _case(entry, op, made, given) -> Case:
     leaves, spec = pytree.tree_flatten(given)
-    leaves = [_own(x) if torch.is_tensor(x) else x for x in leaves]
+    leaves = [own(x) if torch.is_tensor(x) else x for x in leaves]
     places = [i for i, x in enumerate(leaves) if torch.is_tensor(x)]
 
     def function(*tensors):
@@ -141,6 +161,6 @@ def _case(entry, op, given) -> Case:
         for i, x in zip(places, tensors, strict=True):
             filled[i] = x
         first, args, kwargs = pytree.tree_unflatten(filled, spec)
-        return op(first, *args, **kwargs)
+        return made(op(first, *args, **kwargs))
 
     return Case(entry, function, tuple(leaves[i] for i in places))

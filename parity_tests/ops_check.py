@@ -13,7 +13,7 @@ import torch
 
 from instep._errors import LoweringError
 from instep.bridge import tensor_to_array
-from instep.bridge.lower._draws import Replay
+from instep.bridge.lower._draws import Draws, Replay
 from instep.bridge.lower._program import Program, run
 from instep.bridge.lower._table import ATEN, RANDOM
 from instep.parity._drawn import Drawn
@@ -26,12 +26,12 @@ from ops_cases import Case
 
 # Operators whose numbers cannot be held against PyTorch's.
 OWN_DRAWS = "its numbers are transformed where they are drawn: there is nothing to replay"
-UNINITIALISED = "its memory is not initialised"
 NOT_RECORDED = "PyTorch drew nothing more there"  # what Replay says
+UNINITIALISED = "its memory is not initialised"
 NOT_COMPARED = {
     **dict.fromkeys(("cauchy", "exponential", "geometric", "log_normal"), OWN_DRAWS),
     **dict.fromkeys(("multinomial", "normal", "normal_functional", "random"), OWN_DRAWS),
-    **dict.fromkeys(("uniform", "rrelu"), OWN_DRAWS),
+    **dict.fromkeys(("uniform", "rrelu", "rrelu_with_noise_functional"), OWN_DRAWS),
     **dict.fromkeys(("empty", "empty_like", "empty_permuted", "empty_strided"), UNINITIALISED),
     **dict.fromkeys(("new_empty", "new_empty_strided"), UNINITIALISED),
 }
@@ -63,27 +63,34 @@ def outcome(case: Case) -> Outcome:
     """Values, dtypes, shapes, and the gradient of every input for random cotangents."""
     try:
         program = case.program()
+    except LoweringError as error:
+        return Outcome(refused=str(error))
     except Exception as error:
-        named = "" if isinstance(error, LoweringError) else f"{type(error).__name__}: "
-        return Outcome(refused=f"{named}{error}")
+        return Outcome(diverged=_said(error))
     made = Outcome(frozenset(filter(None, (key_of(call.op) for call in program.calls))))
     if not made.operators:
         made.not_compared = "no operator is called"
         return made
     reasons = {NOT_COMPARED[n] for key in made.operators if (n := _name(key)) in NOT_COMPARED}
+    made.not_compared = UNINITIALISED if UNINITIALISED in reasons else ""
     try:
-        made.by_floor = _compare(case, program, compared=UNINITIALISED not in reasons)
-    except (LoweringError, NotImplementedError) as error:
-        return Outcome(refused=f"{type(error).__name__}: {error}")
-    except Exception as error:
-        if OWN_DRAWS in reasons and NOT_RECORDED in str(error):
+        try:
+            made.by_floor = _compare(case, program, not made.not_compared)
+        except ValueError as error:
+            if OWN_DRAWS not in reasons or NOT_RECORDED not in str(error):
+                raise
             made.not_compared = OWN_DRAWS
-            return made
-        notes = "; ".join(getattr(error, "__notes__", ()))
-        made.diverged = f"{type(error).__name__}: {error} {notes}".strip()
-    if UNINITIALISED in reasons:
-        made.not_compared = UNINITIALISED
+            _compare(case, program, compared=False, replayed=False)
+    except NotImplementedError as error:
+        return Outcome(refused=_said(error))
+    except Exception as error:
+        made.diverged = _said(error)
     return made
+
+
+def _said(error: Exception) -> str:
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error} {notes}".strip()
 
 
 def key_of(op: str) -> str:
@@ -104,20 +111,24 @@ class Made(NamedTuple):
     grads: list[Any] | None  # None where PyTorch has none
 
 
-def _compare(case: Case, program: Program, compared: bool) -> bool:
+def _compare(case: Case, program: Program, compared: bool, replayed: bool = True) -> bool:
     """Raise if the two differ; say whether rounding had to be measured.
 
-    Not ``compared``: dtypes and shapes alone.
+    Not ``compared``: dtypes and shapes alone. Not ``replayed``: with draws of its own.
     """
     with Drawn() as drawn:
         theirs = _theirs(case, case.fresh())
-    values, pull = _ours(case, program, drawn)
+
+    def draws():
+        return Replay(drawn.arrays) if replayed else Draws(jax.random.key(0))
+
+    values, grads = _ours(case, program, draws, cotangents(theirs.values))
     assert len(values) == len(theirs.values), f"{len(values)} results, {len(theirs.values)}"
     for x, y in zip(theirs.values, values, strict=True):
         x = jnp.asarray(tensor_to_array(x) if torch.is_tensor(x) else x)
         assert x.dtype == y.dtype, f"{y.dtype}, in PyTorch {x.dtype}"
         assert x.shape == np.shape(y), f"shape {np.shape(y)}, in PyTorch {x.shape}"
-    ours = Made(values, None if theirs.grads is None else pull(cotangents(values)))
+    ours = Made(values, None if theirs.grads is None else grads)
     return compared and _judge(case, theirs, ours)
 
 
@@ -148,21 +159,33 @@ def _moved(case: Case, seed: int) -> list[Any]:
     return [*made.values, *(made.grads or ())]
 
 
-def _ours(case: Case, program: Program, drawn: Drawn) -> tuple[list[Any], Callable[..., Any]]:
+def _ours(
+    case: Case, program: Program, draws: Callable[[], Draws], given: list[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Results and gradients, jitted; op by op where numbers are looked at."""
     arrays = [jnp.asarray(tensor_to_array(x)) for x in case.tensors]
     moving = [i for i, x in enumerate(case.tensors) if x.requires_grad]
 
-    def called(differentiated):
-        given = dict(enumerate(arrays)) | dict(zip(moving, differentiated, strict=True))
-        named = dict(zip(program.inputs, given.values(), strict=True))
-        made = jax.tree.leaves(run(program, named, Replay(drawn.arrays)))
-        return [_pair(jnp.asarray(x)) for x in made]
+    def both(differentiated):
+        source = draws()
 
-    values, pull = jax.vjp(called, [arrays[i] for i in moving])
-    return values, lambda cotangents: [
-        _pair(jnp.conj(g))  # PyTorch's is the conjugate of JAX's
-        for g in pull([_like(c, x) for c, x in zip(cotangents, values, strict=True)])[0]
-    ]
+        def called(differentiated):
+            filled = dict(enumerate(arrays)) | dict(zip(moving, differentiated, strict=True))
+            named = dict(zip(program.inputs, filled.values(), strict=True))
+            made = jax.tree.leaves(run(program, named, source))
+            return [_pair(jnp.asarray(x)) for x in made]
+
+        values, pull = jax.vjp(called, differentiated)
+        if [np.shape(c) for c in given] != [x.shape for x in values]:
+            return values, []  # which _compare says
+        grads = pull([_like(c, x) for c, x in zip(given, values, strict=True)])[0]
+        return values, [_pair(jnp.conj(g)) for g in grads]  # PyTorch's is the conjugate
+
+    differentiated = [arrays[i] for i in moving]
+    try:
+        return jax.jit(both)(differentiated)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        return both(differentiated)
 
 
 def _theirs(case: Case, tensors: tuple[torch.Tensor, ...]) -> Made:
@@ -179,7 +202,7 @@ def _theirs(case: Case, tensors: tuple[torch.Tensor, ...]) -> Made:
         grads = torch.autograd.grad(
             outputs, moving, given, allow_unused=True, materialize_grads=True
         )
-        grads = [_pair(g) for g in grads]
+        grads = [_pair(torch.zeros_like(g) if g._is_zerotensor() else g) for g in grads]
     return Made([x.detach() if torch.is_tensor(x) else x for x in values], grads)
 
 
@@ -197,7 +220,7 @@ def _like(cotangent: np.ndarray, x: Any) -> Any:
 
 def _pair(x: Any) -> Any:
     if torch.is_tensor(x):
-        return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+        return torch.stack([x.real, x.imag], -1) if x.is_complex() else x.resolve_neg()
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.complexfloating):
         return jnp.stack([jnp.real(x), jnp.imag(x)], -1)
     return x

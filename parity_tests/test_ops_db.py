@@ -20,7 +20,7 @@ ENTRIES = FOUND["entries"]
 RUN = [name for name, row in ENTRIES.items() if row["in_step"] or "not_compared" in row]
 
 
-@pytest.mark.parametrize("entry", RUN[::8])  # all in `make test-all`
+@pytest.mark.parametrize("entry", RUN[::12])  # all in `make test-all`
 def test_first_call_with_a_gradient(entry, x64):
     check(entry, at_most=1)
 
@@ -47,7 +47,7 @@ def test_the_file_has_every_entry_and_nothing_diverged():
     assert FOUND["totals"]["in_step"] > FOUND["totals"]["refused"]
 
 
-def test_every_operator_of_the_table_is_in_step_in_some_call_or_named_as_not_called():
+def test_the_file_names_every_operator_of_the_table():  # see test_ops_rows
     called, not_called = set(FOUND["operators"]), set(FOUND["not_called"])
     assert called | not_called == {*ATEN, *RANDOM}
     assert not called & not_called

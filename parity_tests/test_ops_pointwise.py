@@ -28,7 +28,7 @@ def same(function, *numbers, counterpart=None, order=1, dtype=np.float64):
     xs = [torch.tensor(x, requires_grad=True) for x in given]
     y = theirs(*xs)
     arrays = tuple(map(jnp.asarray, given))
-    z = ours(*arrays)
+    z = jax.jit(ours)(*arrays)
     what = f"{function.__name__} of {given}"
     assert str(y.dtype) == f"torch.{z.dtype}", what
     _equal(y, z, what)
@@ -39,7 +39,7 @@ def same(function, *numbers, counterpart=None, order=1, dtype=np.float64):
     def total(*xs):
         return jnp.sum(ours(*xs))
 
-    mine = jax.grad(total, tuple(range(len(xs))))(*arrays)
+    mine = jax.jit(jax.grad(total, tuple(range(len(xs)))))(*arrays)
     for a, b in zip(grads, mine, strict=True):
         _equal(a, b, f"{what}, gradient")
     if order == 1 or not any(g.requires_grad for g in grads):
@@ -51,7 +51,8 @@ def same(function, *numbers, counterpart=None, order=1, dtype=np.float64):
     def slopes(*xs):
         return sum(jnp.sum(g) for g in jax.grad(total, tuple(range(len(xs))))(*xs))
 
-    for a, b in zip(twice, jax.grad(slopes, tuple(range(len(xs))))(*arrays), strict=True):
+    again = jax.jit(jax.grad(slopes, tuple(range(len(xs)))))(*arrays)
+    for a, b in zip(twice, again, strict=True):
         _equal(np.zeros_like(b) if a is None else a, b, f"{what}, second derivative")
 
 

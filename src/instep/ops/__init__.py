@@ -35,9 +35,12 @@ from ._arithmetic import (
     float_power as float_power,
     floor_divide as floor_divide,
     fmod as fmod,
+    gcd as gcd,
     hypot as hypot,
+    lcm as lcm,
     lerp as lerp,
     mul as mul,
+    nextafter as nextafter,
     pow as pow,
     remainder as remainder,
     rsub as rsub,
@@ -108,6 +111,10 @@ from ._conv_transpose import (
     conv_transpose2d as conv_transpose2d,
     conv_transpose3d as conv_transpose3d,
 )
+from ._covariance import (
+    corrcoef as corrcoef,
+    cov as cov,
+)
 from ._creation import (
     arange as arange,
     eye as eye,
@@ -156,6 +163,13 @@ from ._extremum import (
     max as max,
     min as min,
     taken as taken,
+)
+from ._factors import (
+    cholesky_ex as cholesky_ex,
+    cholesky_inverse as cholesky_inverse,
+    cholesky_solve as cholesky_solve,
+    householder_product as householder_product,
+    triangular_solve as triangular_solve,
 )
 from ._fft import (
     fft_fft as fft_fft,
@@ -240,6 +254,16 @@ from ._linear import (
     bilinear as bilinear,
     linear as linear,
 )
+from ._lu import (
+    inv_ex as inv_ex,
+    lu as lu,
+    lu_factor as lu_factor,
+    lu_factor_ex as lu_factor_ex,
+    lu_solve as lu_solve,
+    lu_unpack as lu_unpack,
+    solve_ex as solve_ex,
+    tensorinv as tensorinv,
+)
 from ._matmul import (
     addbmm as addbmm,
     addmm as addmm,
@@ -273,6 +297,7 @@ from ._norms import (
     linalg_norm as linalg_norm,
     matrix_norm as matrix_norm,
     norm as norm,
+    renorm as renorm,
 )
 from ._pad import (
     pad as pad,
@@ -381,6 +406,7 @@ from ._special import (
     logaddexp2 as logaddexp2,
     mvlgamma as mvlgamma,
     ndtri as ndtri,
+    polygamma as polygamma,
     sinc as sinc,
     xlog1py as xlog1py,
     xlogy as xlogy,
@@ -392,6 +418,10 @@ from ._statistics import (
     nanquantile as nanquantile,
     quantile as quantile,
     searchsorted as searchsorted,
+)
+from ._stft import (
+    istft as istft,
+    stft as stft,
 )
 from ._straight_through import (
     straight_through as straight_through,
@@ -413,6 +443,7 @@ from ._unary import (
     expm1 as expm1,
     floor as floor,
     frac as frac,
+    frexp as frexp,
     log as log,
     log1p as log1p,
     log2 as log2,

@@ -230,3 +230,19 @@ def _(primals, tangents):
 
 
 copysign = binary("copysign", _copysign, floating=True)
+gcd = binary("gcd", jnp.gcd)
+lcm = binary("lcm", jnp.lcm)
+
+
+@jax.custom_jvp
+def _nextafter(x, y):
+    return jnp.nextafter(x, y)
+
+
+@_nextafter.defjvp
+def _(primals, tangents):
+    (x, y), (dx, _) = primals, tangents
+    return _nextafter(x, y), jnp.where(x == y, 0, dx)
+
+
+nextafter = binary("nextafter", _nextafter)

@@ -122,5 +122,6 @@ def _(function, axes, share_nan, primals, tangents):
     if share_nan:
         ties = ties | ((x != x) & (y != y))
     ties = ties.astype(x.dtype)
-    share = ties / jnp.sum(ties, axes, keepdims=True)  # NaN where there are none
+    count = jnp.sum(ties, axes, keepdims=True)
+    share = jnp.where(count == 0, jnp.nan, ties / count)  # XLA may make 0 of 0 / 0
     return y, jnp.sum(share * dx, axes, keepdims=True)

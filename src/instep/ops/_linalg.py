@@ -15,6 +15,11 @@ from jax import lax
 from ._promotion import promote
 
 
+def eye_like(A: jax.Array) -> jax.Array:
+    """The identity, as many times and in the shape of ``A``."""
+    return jnp.broadcast_to(jnp.eye(*A.shape[-2:], dtype=A.dtype), A.shape)
+
+
 def inv(A: jax.Array) -> jax.Array:
     """``torch.linalg.inv``; infinite or NaN where PyTorch raises."""
     return jnp.linalg.inv(A)
@@ -105,13 +110,37 @@ def svd(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``torch.linalg.svd``: U, S and the conjugate transpose of V.
 
-    With ``full_matrices`` a matrix that is not square has no derivative. ``driver`` is not
-    read.
+    With ``full_matrices`` the vectors beyond the singular values count as constants, as in
+    PyTorch. ``driver`` is not read.
     """
     del driver
     full = full_matrices and A.shape[-1] != A.shape[-2]
-    U, S, Vh = jnp.linalg.svd(A, full_matrices=full)
+    U, S, Vh = _svd_full(A) if full else jnp.linalg.svd(A, full_matrices=False)
     return U, S, Vh
+
+
+@jax.custom_jvp
+def _svd_full(A):
+    U, S, Vh = jnp.linalg.svd(A, full_matrices=True)
+    return U, S, Vh
+
+
+@_svd_full.defjvp
+def _(primals, tangents):
+    U, S, Vh = _svd_full(*primals)
+    reduced = partial(jnp.linalg.svd, full_matrices=False)
+    (U1, _, Vh1), (dU, dS, dVh) = jax.jvp(reduced, primals, tangents)
+    k = S.shape[-1]
+    phase = jnp.sum(jnp.conj(U1) * U[..., :k], -2)  # the two may differ by
+    dU, dVh = dU * phase[..., None, :], jnp.conj(phase)[..., None] * dVh
+    beyond_U = jnp.zeros_like(U[..., k:])
+    beyond_V = jnp.zeros_like(Vh[..., k:, :])
+    del Vh1
+    return (U, S, Vh), (
+        jnp.concatenate([dU, beyond_U], -1),
+        dS,
+        jnp.concatenate([dVh, beyond_V], -2),
+    )
 
 
 def svdvals(A: jax.Array, *, driver: Any = None) -> jax.Array:

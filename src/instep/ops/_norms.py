@@ -108,3 +108,11 @@ def linalg_norm(
     if isinstance(ord, str) or (ord is not None and len(axes) == 2):
         return matrix_norm(input, ord, axes, keepdim, dtype=dtype)
     return norm(input, ord, dim, keepdim, dtype=dtype)
+
+
+def renorm(input: jax.Array, p: float, dim: int, maxnorm: float) -> jax.Array:
+    """``torch.renorm``: the slices along ``dim`` whose norm is larger are shortened to it."""
+    dims = tuple(i for i in range(input.ndim) if i != dim % input.ndim)
+    length = norm(input, p, dims, True)
+    scale = jnp.where(length > maxnorm, maxnorm / (length + 1e-7), 1)
+    return input * scale.astype(input.dtype)

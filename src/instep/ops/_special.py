@@ -100,7 +100,7 @@ def _trigamma(x):
 @_trigamma.defjvp
 def _(primals, tangents):
     ([x], [dx]) = primals, tangents
-    return _trigamma(x), dx * special.polygamma(2, x)
+    return _trigamma(x), dx * -2 * _zeta(jnp.full_like(x, 3), x)
 
 
 @jax.custom_jvp
@@ -152,6 +152,42 @@ def mvlgamma(input: jax.Array, p: int) -> jax.Array:
     return computed(of, input, floating=True)
 
 
+def polygamma(n: int, input: jax.Array) -> jax.Array:
+    """``torch.polygamma``: derivative ``n`` of ``digamma``."""
+    if n < 2:
+        return (digamma, trigamma)[n](input)
+
+    def of(x):
+        return (-1) ** (n + 1) * math.gamma(n + 1) * _zeta(jnp.full_like(x, n + 1), x)
+
+    return computed(of, input, floating=True)
+
+
+@jax.custom_jvp
+def _zeta(x, q):
+    """JAX's needs a positive q: the first terms of others are added up."""
+
+    def is_left(q):
+        return (q <= 0) & (q != jnp.floor(q))
+
+    def add(carry):
+        total, q = carry
+        left = is_left(q)
+        return total + jnp.where(left, jnp.where(left, q, 1) ** -x, 0), q + left.astype(q.dtype)
+
+    x, q = jnp.broadcast_arrays(x, q)
+    pole = (q <= 0) & (q == jnp.floor(q))
+    start = jnp.zeros_like(q), q
+    total, q = lax.while_loop(lambda carry: jnp.any(is_left(carry[1])), add, start)
+    return jnp.where(pole, jnp.inf, total + special.zeta(x, jnp.where(pole, 1, q)))
+
+
+@_zeta.defjvp
+def _(primals, tangents):
+    (x, q), (_, dq) = primals, tangents
+    return _zeta(x, q), -x * dq * _zeta(x + 1, q)
+
+
 xlogy = binary("xlogy", _xlogy, floating=True)
 xlog1py = binary("special.xlog1py", _xlog1py, floating=True)
 logaddexp = binary("logaddexp", _logaddexp, floating=True)
@@ -161,6 +197,7 @@ erfc = unary("erfc", special.erfc)
 erfinv = unary("erfinv", special.erfinv)
 lgamma = unary("lgamma", _lgamma)
 digamma = unary("digamma", _digamma)
+trigamma = unary("polygamma", _trigamma)
 sinc = unary("sinc", _sinc)
 i0 = unary("i0", _i0)
 i0e = unary("special.i0e", special.i0e)
@@ -169,6 +206,6 @@ i1e = unary("special.i1e", special.i1e)
 entr = unary("special.entr", _entr)
 ndtri = unary("special.ndtri", special.ndtri)
 log_ndtr = unary("special.log_ndtr", special.log_ndtr)
-zeta = binary("special.zeta", special.zeta, floating=True)
+zeta = binary("special.zeta", _zeta, floating=True)
 igamma = binary("igamma", special.gammainc, floating=True)
 igammac = binary("igammac", special.gammaincc, floating=True)

@@ -50,6 +50,23 @@ def sign(input: jax.Array) -> jax.Array:
     return (input > 0).astype(input.dtype) - (input < 0).astype(input.dtype)
 
 
+def frexp(input: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``torch.frexp``: a mantissa in [0.5, 1), and the power of two as int32."""
+    return _mantissa(input), jnp.frexp(lax.stop_gradient(input))[1]
+
+
+@jax.custom_jvp
+def _mantissa(x):
+    return jnp.frexp(x)[0]
+
+
+@_mantissa.defjvp
+def _(primals, tangents):
+    ([x], [dx]) = primals, tangents
+    exponent = jnp.frexp(x)[1].astype(x.dtype)
+    return _mantissa(x), dx * jnp.exp2(-exponent)
+
+
 def round(input: jax.Array, decimals: int = 0) -> jax.Array:
     """``torch.round``: halves go to the even neighbour.
 

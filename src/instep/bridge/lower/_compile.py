@@ -184,13 +184,16 @@ def _is_note(node: fx.Node) -> bool:
 
 
 def _refuse_strides(node: fx.Node) -> None:
-    """JAX has no strides: those of ``as_strided`` are read as of a contiguous tensor."""
+    """JAX has no strides: those of ``as_strided`` are read as of all memory in order."""
     if getattr(node.target, "_opname", "").startswith("as_strided"):
         given: Any = node.args[0]
-        if not given.meta["val"].is_contiguous():
+        x = given.meta["val"]
+        whole = x.untyped_storage().nbytes() == x.numel() * x.element_size()
+        if not (x.is_contiguous() and whole):
             raise LoweringError(
-                f"{node.target} of a tensor that is not contiguous ({where_of(node)}). Call "
-                f".contiguous() before it, or write it with select, narrow or unfold."
+                f"{node.target} of a tensor that is not contiguous, or a part of another "
+                f"({where_of(node)}). Call .clone(memory_format=torch.contiguous_format) "
+                f"before it, or write it with select, narrow or unfold."
             )
 
 

@@ -106,6 +106,8 @@ def export(
     inputs, constants, user = [], {}, 0
     for spec in signature.input_specs:
         name = spec.arg.name
+        if spec.kind is InputKind.TOKEN:
+            raise LoweringError(_with_effects(program.graph_module))
         if spec.kind is InputKind.USER_INPUT:
             inputs.append((name, spec.kind, user))
             user += 1
@@ -260,6 +262,15 @@ def _operators(graph_module: fx.GraphModule) -> set[torch._ops.OpOverload]:
     graphs = (m for m in graph_module.modules() if isinstance(m, fx.GraphModule))
     targets = {node.target for graph in graphs for node in graph.graph.nodes}
     return {t for t in targets if isinstance(t, torch._ops.OpOverload)}
+
+
+def _with_effects(graph_module: fx.GraphModule) -> str:
+    called = [n for n in graph_module.graph.nodes if "with_effects" in str(n.target)]
+    found = ", ".join(sorted({f"{n.args[1]} ({where_of(n)})" for n in called}))
+    return (
+        f"the forward pass runs {found}, which does something else than making tensors: it "
+        f"raises by the numbers it is given, or prints. A JAX step cannot; leave it out."
+    )
 
 
 def _differentiated(program: ExportedProgram, root: _Root) -> list[str]:

@@ -9,6 +9,7 @@ from . import (
     _control,
     _indexing,
     _layers,
+    _linalg,
     _losses,
     _pointwise,
     _reductions,
@@ -33,6 +34,7 @@ class Rule(NamedTuple):
 ATEN: dict[str, Callable[..., Any]] = {
     **_pointwise.ATEN,
     **_reductions.ATEN,
+    **_linalg.ATEN,
     **_shapes.ATEN,
     **_indexing.ATEN,
     **_spatial.ATEN,

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .... import ops
 from ....ops._distance import COMPUTE_MODES
@@ -128,7 +129,7 @@ def half_to_float(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def log_sigmoid_forward(input):
-    return ops.log_sigmoid(input), jnp.exp(-jnp.abs(input))
+    return ops.log_sigmoid(input), lax.stop_gradient(jnp.exp(-jnp.abs(input)))
 
 
 def dropout_of(function: Callable[..., Any], shape: Callable[..., Any]) -> Callable[..., Any]:
@@ -216,14 +217,6 @@ def rrelu_with_noise(draw, input, noise, lower, upper, training):
     return ops.rrelu(input, slope), jnp.where(input <= 0, slope, 1)
 
 
-def bernoulli(draw, input):
-    return draw.bernoulli(input, input.shape).astype(input.dtype)
-
-
-def bernoulli_of(draw, input, p):
-    return draw.bernoulli(p, input.shape).astype(input.dtype)
-
-
 ATEN: dict[str, Callable[..., Any]] = {
     "_batch_norm_no_update": batch_norm_no_update,
     "_batch_norm_with_update": batch_norm_with_update,
@@ -239,7 +232,7 @@ ATEN: dict[str, Callable[..., Any]] = {
     "_native_batch_norm_legit_functional": batch_norm_functional,
     "_native_batch_norm_legit_no_training": batch_norm_no_training,
     "_pdist_forward": ops.pdist,
-    "_prelu_kernel": ops.prelu,
+    "_prelu_kernel": lambda input, weight: ops.prelu(input, weight.reshape(-1)),
     "_safe_softmax": ops.safe_softmax,
     "_softmax": half_to_float(ops.softmax),
     "_weight_norm": ops.weight_norm,
@@ -292,9 +285,6 @@ ATEN: dict[str, Callable[..., Any]] = {
 }
 RANDOM: dict[str, Callable[..., Any]] = {  # these take a Draw first
     "alpha_dropout": dropout_of(ops.alpha_dropout, tuple),
-    "bernoulli.Tensor": bernoulli_of,
-    "bernoulli.default": bernoulli,
-    "bernoulli.p": bernoulli_of,
     "dropout": dropout_of(ops.dropout, tuple),
     "feature_alpha_dropout": dropout_of(ops.alpha_dropout, ops.feature_shape),
     "feature_dropout": dropout_of(ops.dropout, ops.feature_shape),

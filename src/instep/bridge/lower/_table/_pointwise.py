@@ -18,7 +18,7 @@ eq ne lt le gt ge logical_and logical_or logical_xor logical_not
 bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift
 isnan isinf isfinite isposinf isneginf isreal signbit isclose masked_fill heaviside
 xlogy logaddexp logaddexp2 erf erfc erfinv lgamma digamma sinc i0 mvlgamma
-igamma igammac
+igamma igammac polygamma nextafter frexp gcd lcm sgn
 """
 ALIASES = {
     "absolute": "abs",
@@ -86,4 +86,5 @@ ATEN: dict[str, Callable[..., Any]] = {
     "where.ScalarSelf": ops.where,
     "where.Scalar": ops.where,
     "ldexp": _ldexp,
+    "special_polygamma": ops.polygamma,
 }

@@ -1,4 +1,4 @@
-"""Reductions, cumulative sums, sorting and linear algebra."""
+"""Reductions, cumulative sums, sorting and products of matrices."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from .... import ops
 
 SAME = """
 nansum nanmean count_nonzero logsumexp amax amin aminmax max min argmax argmin all any
-cumsum cumprod cummax cummin diff
+cumsum cumprod cummax cummin logcumsumexp diff
 median nanmedian mode kthvalue msort topk
 matmul mm bmm mv dot vdot outer inner tensordot addmm addmv addr baddbmm addbmm kron dist
-trace cross linalg_cross logdet searchsorted bucketize histc
+trace cross linalg_cross logdet searchsorted bucketize histc cov corrcoef renorm
 """
-LINALG = """
-inv solve solve_triangular cholesky qr det slogdet eigvalsh svdvals matrix_norm
-matrix_power matrix_exp multi_dot vecdot
-"""
-FFT = "irfft hfft irfft2 hfft2 irfftn hfftn fftshift ifftshift"
 
 
 def _over_all(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,17 +53,6 @@ def _sort_stable(input: Any, *, stable: bool | None, dim: int, descending: bool)
 
 ATEN: dict[str, Callable[..., Any]] = {
     **{name: getattr(ops, name) for name in SAME.split()},
-    **{f"linalg_{name}": getattr(ops, name) for name in LINALG.split()},
-    **{f"fft_{name}": getattr(ops, f"fft_{name}") for name in FFT.split()},
-    "linalg_norm": ops.linalg_norm,
-    "linalg_pinv.atol_rtol_float": ops.pinv,
-    "linalg_pinv.atol_rtol_tensor": ops.pinv,
-    "inverse": ops.inv,
-    "det": ops.det,
-    "slogdet": ops.slogdet,
-    "matrix_exp": ops.matrix_exp,
-    "matrix_power": ops.matrix_power,
-    "linalg_matmul": ops.matmul,
     **_moments(ops.var),
     **_moments(ops.std),
     **_moments(ops.var_mean),
@@ -81,7 +65,6 @@ ATEN: dict[str, Callable[..., Any]] = {
     "prod.dim_int": ops.prod,
     "special_logsumexp": ops.logsumexp,
     "norm": ops.norm,
-    "linalg_vector_norm": ops.norm,
     "trapezoid.dx": ops.trapezoid,
     "trapezoid.x": ops.trapezoid,
     "trapz.dx": ops.trapezoid,

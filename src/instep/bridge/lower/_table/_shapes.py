@@ -119,6 +119,7 @@ ATEN: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(SAME.split(), _same),
     "_conj": jnp.conj,
     "_conj_copy": jnp.conj,
+    "_conj_physical": jnp.conj,
     "_neg_view": jnp.negative,
     "_neg_view_copy": jnp.negative,
     "_reshape_alias": lambda input, size, stride: jnp.reshape(input, size),
