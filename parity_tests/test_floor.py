@@ -1,5 +1,7 @@
 """The floor: random rounding of every operator."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,31 @@ def test_flags_are_not_moved():
         moved = torch.nn.functional.multilabel_margin_loss(x, target)
         moved.backward()
     assert moved != plain and x.grad.any()
+
+
+@pytest.mark.parametrize("softmax", [torch.log_softmax, torch.softmax])
+def test_what_cancels_inside_a_kernel_is_seen(softmax):
+    """p - 1 of a confident cross entropy is as inexact as p, whatever its own size."""
+    x = torch.tensor([[30.0, 1.0, 0.0, 2.0]], dtype=torch.float64)
+
+    def gradient(one_ulp):
+        leaf = x.clone().requires_grad_()
+        with one_ulp:
+            softmax(leaf, 1)[:, 0].sum().backward()
+        return leaf.grad[0, 0]
+
+    exact = gradient(contextlib.nullcontext())
+    moved = torch.stack([gradient(OneUlp(seed)) for seed in range(20)])
+    assert 1e-14 < exact.abs() < 1e-11
+    assert 3e-17 < (moved - exact).abs().max() < 1e-15
+
+
+def test_what_cancels_inside_the_loss_is_seen():
+    x, label = torch.tensor([[30.0, 1.0, 0.0, 2.0]], dtype=torch.float64), torch.tensor([0])
+    losses = []
+    for seed in range(20):
+        with OneUlp(seed):
+            losses.append(torch.nn.functional.cross_entropy(x, label))
+    exact = torch.nn.functional.cross_entropy(x, label)
+    assert 1e-14 < exact < 1e-11
+    assert 3e-17 < (torch.stack(losses) - exact).abs().max() < 1e-15

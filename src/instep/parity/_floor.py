@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..bridge._tensors import map_tensors
@@ -19,6 +20,17 @@ aten = torch.ops.aten
 DOUBLE = (torch.float64,)
 LOWER = (torch.float32, torch.bfloat16, torch.float16)
 
+# Kernels that subtract nearly equal numbers inside. Both log p and p - 1 of a confident cross
+# entropy are as inexact as 1 is, which moving them by one ulp of their own would not show.
+CANCELLING = {
+    kernel: decomposition_table[kernel]
+    for kernel in (
+        aten._log_softmax.default,
+        aten._log_softmax_backward_data.default,
+        aten._softmax_backward_data.default,
+    )
+}
+
 
 class OneUlp(TorchDispatchMode):
     """Move every number that an operator makes up or down, by about one ulp of its dtype.
@@ -26,7 +38,8 @@ class OneUlp(TorchDispatchMode):
     Forward, backward, clipping and the optimizer run under it: this is arithmetic with
     random rounding, and the spread of its results is what rounding alone explains. Views and
     zeros are left alone, whole numbers made of whole numbers, which nothing rounds (the window
-    numbers that Swin compares), and every other dtype: PyTorch counts steps in float32.
+    numbers that Swin compares), and every other dtype: PyTorch counts steps in float32. Of a
+    kernel in CANCELLING, what is computed inside is moved.
 
     Args:
       seed: of the directions.
@@ -58,6 +71,9 @@ class OneUlp(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func in CANCELLING:
+            with self:
+                return CANCELLING[func](*args, **kwargs)
         if func is aten.binary_cross_entropy.default:
             # A moved probability or target may leave [0, 1], which this kernel refuses.
             args = (args[0].clamp(0, 1), args[1].clamp(0, 1), *args[2:])

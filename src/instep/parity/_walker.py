@@ -18,7 +18,7 @@ from ..bridge._transfer import link, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
-from ._drawn import recording
+from ._drawn import Drawn, Redrawn
 from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
 from ._judge import OPTIMIZER, Ledger
@@ -135,22 +135,23 @@ class Walker:
         """
         n += self.taken
         rng = random_state()
-        rounding, right = self.plan.rounding, None
+        rounding, oracle, right = self.plan.rounding, None, None
         if rounding and self.plan.judged:
             oracle = copy_loop(self.reference, torch.float64)
-            with precision("float64"):
-                right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
         # PyTorch may write into its inputs. In float64 the copies answer for inputs and weights
         # too; below, these are given.
         windows = [
             to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
             for one_ulp in self.one_ulps
         ]
-        set_random_state(rng)
         own = to_dtype(window, self.dtype)
-        loop, drawn = recording(self.reference)
-        self.standing = seen = _torch_side.step(loop, own, n)
-        rng_after = random_state()
+        with Drawn() as drawn:
+            seen = _torch_side.step(drawn.marking(self.reference), own, n)
+        self.standing, rng_after = seen, random_state()
+        if oracle is not None:
+            set_random_state(rng)
+            with precision("float64"), Redrawn(drawn):
+                right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
         draws = []
         for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
             set_random_state(rng)
@@ -158,8 +159,8 @@ class Walker:
         set_random_state(rng_after)
         # What overflows only in few bits has no counterpart in float64.
         if right is None or seen.get(FOUND_INF) != right.get(FOUND_INF):
-            return seen, draws, drawn
-        return right, [seen, *draws], drawn
+            return seen, draws, drawn.passes
+        return right, [seen, *draws], drawn.passes
 
 
 def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
