@@ -56,7 +56,7 @@ CLASSES, VOCAB = 5, 41
 
 def resnet18(dropout: float = 0.0) -> instep.TorchLoop:
     torch.manual_seed(0)
-    return trained(ResNet18(6, CLASSES, dropout), _classified, lambda: _images(3))
+    return trained(ResNet18(6, CLASSES, dropout), _classified, lambda: _images(8))
 
 
 def unet(dropout: float = 0.0) -> instep.TorchLoop:

@@ -74,28 +74,81 @@ def test_rounding_that_float64_cannot_see():
     assert "float32 re-synchronised, step 1" in str(report)
 
 
-def test_chaos_ends_the_free_walk_and_not_the_others():
+def logistic_report(steps, wrong_after=np.inf):
     """p - 1.0 * dloss/dp = 4 p (1 - p): the logistic map, which doubles every error."""
     torch.manual_seed(0)
     model = nn.Module()
     model.p = nn.Parameter(torch.rand(50))
     loop = instep.TorchLoop(
         model,
-        lambda model, x: (x * (4.0 / 3.0 * model.p**3 - 1.5 * model.p**2)).sum(),
+        lambda model, x: (x[1] * (4.0 / 3.0 * model.p**3 - 1.5 * model.p**2)).sum(),
         torch.optim.SGD(model.parameters(), lr=1.0),
-        [torch.ones(1)],
+        [torch.tensor([float(n), 1.0]) for n in range(steps)],
     )
 
     def loss_fn(params, x):
-        return (x * (4.0 / 3.0 * params["p"] ** 3 - 1.5 * params["p"] ** 2)).sum()
+        p = params["p"]
+        return (x[1] * (4.0 / 3.0 * p**3 - 1.5 * p**2)).sum() + (x[0] > wrong_after) * p[0]
 
     half = instep.JaxLoop(loss_fn, optax.sgd(1.0), {"p": jnp.zeros(50)})
-    report = parity.run(instep.Pair(loop, half, [bridge.tensor("p")]), steps=60)
+    return parity.run(instep.Pair(loop, half, [bridge.tensor("p")]), steps=steps)
+
+
+def test_chaos_ends_the_free_walk_and_not_the_others():
+    report = logistic_report(60)
     walks = named(report)
-    assert report.verdict is parity.Verdict.INCONCLUSIVE
+    assert report.in_step and report.reason.endswith("on rounding decides the free walk")
+    assert walks["float64"].verdict is parity.Verdict.INCONCLUSIVE
     assert "on no loss could be judged" in walks["float64"].reason
     assert walks["float64 re-synchronised"].in_step
     assert walks["float32 re-synchronised"].in_step
+
+
+def confident_report(scale=1.0):
+    """Two classes that are told apart better at every step: p - 1 is soon below float32."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    x, label = 8.0 * torch.eye(2), torch.arange(2)
+    loop = instep.TorchLoop(
+        model,
+        lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]),
+        torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9),
+        [(x, label)],
+    )
+
+    def loss_fn(params, batch):
+        logits = batch[0] @ params["weight"].T + params["bias"]
+        small = jnp.mean(logits) * (logits.dtype == jnp.float32) * (scale - 1.0)
+        return instep.losses.cross_entropy(logits, batch[1]) + small
+
+    params = {"weight": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
+    half = instep.JaxLoop(loss_fn, optax.sgd(1.0, momentum=0.9), params)
+    rules = [bridge.tensor("weight"), bridge.tensor("bias")]
+    return parity.run(instep.Pair(loop, half, rules), steps=16)
+
+
+def test_a_loss_below_the_rounding_of_float32_is_judged_in_float64():
+    report = confident_report()
+    walks = named(report)
+    assert report.in_step, report
+    assert walks["float32 re-synchronised"].verdict is parity.Verdict.INCONCLUSIVE
+    assert "; in float32 rounding decides " in report.reason
+
+
+def test_a_mistake_below_the_rounding_of_float32_is_seen_there():
+    report = confident_report(scale=1.001)
+    assert report.verdict is parity.Verdict.NOT_IN_STEP
+    assert report.first_divergence.walk == "float32 re-synchronised"
+
+
+def test_a_mistake_in_chaos_is_seen():
+    """At a step that the free walk does not reach."""
+    report = logistic_report(60, wrong_after=50)
+    walks = named(report)
+    assert walks["float64"].verdict is parity.Verdict.INCONCLUSIVE
+    assert report.verdict is parity.Verdict.NOT_IN_STEP
+    assert report.first_divergence.walk == "float64 re-synchronised"
+    assert report.first_divergence.step == 52
 
 
 @pytest.mark.parametrize(

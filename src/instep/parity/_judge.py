@@ -63,9 +63,7 @@ class Ledger:
             largest = self._largest_so_far(leaf, value)
             if self.plan.rounding:
                 own = [draw[leaf] for draw in draws]
-                at_least = (
-                    largest if leaf.kind in SCHEDULED else 0.0
-                )  # a loss: in PyTorch's error
+                at_least = largest if leaf.kind in SCHEDULED else 0.0  # a loss: in own's error
                 m = measure_rounding(step, value, jax[leaf], own, at_least)
             else:
                 floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)

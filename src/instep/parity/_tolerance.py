@@ -44,6 +44,12 @@ gradient that is. A leaf whose bound exceeds its own RMS would pass if it were a
 update of a bfloat16 parameter can be less than half of its ulp); within the bound it is listed
 as noise too, and beyond it has diverged like any other.
 
+**Where nothing is left to judge.** A chaotic loop that runs freely doubles its rounding at
+every step until that is all there is; in float32 a cross entropy that has come down to 1e-8 is
+nothing else. If each step in float64 from where PyTorch stands is in step, as one equal step
+after another is equal training, such a walk counts for the steps at which anything could be
+judged, the first among them, and the verdict says so.
+
 **LBFGS.** One step of it is up to ``max_iter`` steps, each from where the last one led, and it
 goes on until the gradient is a difference of nearly equal numbers: rounding grows by orders of
 magnitude inside a step. So its losses running freely are drawn, not judged. And where gradients
