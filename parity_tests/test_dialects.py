@@ -19,6 +19,7 @@ NOT_DIALECTS = {
     "averaged_model",  # with update_parameters
     "from_table",  # a schedule from numbers
     "hyperparams",
+    "on_plateau",  # an optimizer with reduce_lr_on_plateau inside
     "set_hyperparams",
     "swa_avg_fn",  # the default of update_parameters
     "update_bn",

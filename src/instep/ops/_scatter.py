@@ -202,12 +202,19 @@ def _extreme_at(x, values, arrays, whole, include_self, reduce):
 def _(whole, include_self, reduce, primals, tangents):
     (x, values, arrays), (dx, dvalues, _) = primals, tangents
     y = _extreme_at(x, values, arrays, whole, include_self, reduce)
+
+    def read(array):
+        return array.at[place(arrays, whole)].get(mode="fill")
+
     x_is_y = (x == y).astype(x.dtype)
-    value_is_y = (values == y.at[place(arrays, whole)].get(mode="fill")).astype(x.dtype)
+    value_is_y = (values == read(y)).astype(x.dtype)
     ties = _add_at(x_is_y, value_is_y, arrays, whole)
+    none = ties == 0  # the extreme is NaN, and so are all shares, of 0 as well
+    by_x = jnp.where(none, jnp.nan, x_is_y / ties)
+    by_value = jnp.where(read(none), jnp.nan, value_is_y / read(ties))
     if not include_self:
         dx = kept(dx, arrays, whole)
-    return y, _add_at(x_is_y * dx, value_is_y * dvalues, arrays, whole) / ties
+    return y, _add_at(by_x * dx, by_value * dvalues, arrays, whole)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
