@@ -172,6 +172,16 @@ def test_only_the_loss_and_the_rate_are_judged_against_their_largest():
         assert walk(change).in_step == (leaf in (LOSS, RATE) or not shrinks), leaf
 
 
+@pytest.mark.parametrize(("ulps", "in_step"), [(1, True), (8, True), (10, False)])
+def test_an_update_is_no_finer_than_its_parameter(ulps, in_step):
+    """A scalar of 2.66 that moves by 3e-4, where no copy falls on the other side."""
+    ledger = Ledger()
+    right = {Leaf("parameter", "w"): np.array(2.66), Leaf("update", "w"): np.array(3e-4)}
+    found = right | {Leaf("update", "w"): 3e-4 + ulps * np.spacing(2.66)}
+    ledger.judge(1, right, [right] * 3, found)
+    assert ledger.diverged != in_step
+
+
 @pytest.mark.parametrize("kind", REQUIRED)
 def test_a_verdict_needs_each_of_these_kinds(kind):
     def without(step, seen):

@@ -67,7 +67,7 @@ class Ledger:
                 m = measure_rounding(step, value, jax[leaf], own, at_least)
             else:
                 floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)
-                m = measure(step, value, jax[leaf], floor, largest)
+                m = measure(step, value, jax[leaf], max(floor, _grain(leaf, right)), largest)
             if leaf in noise and m.judged and m.error <= max(m.floor, m.bound) / NOISE:
                 m = replace(m, status=Status.NOISE)
             if leaf.kind in GRADIENTS and step in self.skipped and self.plan.rounding:
@@ -203,6 +203,15 @@ def measure_rounding(
     rms = rms_distance(np.zeros_like(oracle), np.where(np.isfinite(oracle), oracle, 0))
     noise = bound > 0 and error <= bound and not bound < max(rms, at_least)
     return Measurement(step, _status(oracle, error, bound, noise), error, floor, scale, bound)
+
+
+def _grain(leaf: Leaf, right: Observation) -> float:
+    """One ulp of the parameter, of an update: no difference of two of them is finer."""
+    parameter = right.get(Leaf("parameter", leaf.name)) if leaf.kind == "update" else None
+    if parameter is None:
+        return 0.0
+    largest = np.max(np.abs(parameter), initial=0.0)
+    return float(np.spacing(largest)) if np.isfinite(largest) else 0.0
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,6 +11,9 @@ place at every step, and the floor is the largest change of that same leaf. In t
 the copies run as freely as the JAX side does, so the floor grows with the steps as rounding
 does; in the re-synchronised one they start every step from where PyTorch stands, as JAX does.
 
+An update is the difference of two parameters, so its floor is at least one ulp of these: three
+copies of a scalar may all fall on the same side.
+
 A leaf whose floor exceeds NOISE of its maximum is decided by rounding (the gradient of a bias
 before BatchNorm is mathematically zero); it is listed as noise and not judged, unless its
 error exceeds the floor 1 / NOISE times: no rounding explains that. The moved copies give such a
