@@ -113,7 +113,7 @@ def test_an_upcast_that_jax_lacks_is_seen_in_bfloat16():
     def loss_fn(params, x):
         return (jax.nn.softmax(x @ params["kernel"] + params["bias"]) ** 2).mean()
 
-    report = parity.run(linear_pair(loss_fn, torch_upcast), steps=3, precisions=["bfloat16"])
+    report = parity.run(linear_pair(loss_fn, torch_upcast), steps=12, precisions=["bfloat16"])
     assert [walk.in_step for walk in report.walks] == [True, True, False]
     first = report.first_divergence
     assert (first.walk, first.stage) == ("bfloat16 re-synchronised", "loss")
