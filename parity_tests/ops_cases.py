@@ -53,6 +53,8 @@ class Case(NamedTuple):
         """
         if any(x.layout is not torch.strided for x in self.tensors):
             raise LoweringError("a sparse tensor")
+        if not all(map(_whole, self.fresh())):
+            return self._exported()  # which knows where in its memory a tensor lies
         try:
             graph = self.graph()
         except Exception:  # PyTorch cannot trace it: export says what is wrong
@@ -129,6 +131,10 @@ def _moves(sample) -> bool:
     """Whether anything in it has a gradient that is not empty."""
     leaves = pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
     return any(torch.is_tensor(x) and x.requires_grad and x.numel() for x in leaves)
+
+
+def _whole(x: torch.Tensor) -> bool:
+    return x.untyped_storage().nbytes() == x.nbytes
 
 
 @contextlib.contextmanager
