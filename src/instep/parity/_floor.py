@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch._decomp import decomposition_table
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..bridge._tensors import map_tensors
@@ -89,11 +90,12 @@ class OneUlp(TorchDispatchMode):
             given = {x.name: value for x, value in zip(schema.arguments, args, strict=False)}
             given |= kwargs
             results = ((given.get(x.name), x) for x in schema.arguments if x.is_write)
-        exact = _is_whole(made) and _is_whole([args, *kwargs.values()])
-        for result, declared in results:
-            alias = declared.alias_info
-            if alias is None or alias.is_write:
-                map_tensors(partial(self.move, exact=exact), result)
+        with no_dispatch():  # no other mode needs to see this
+            exact = _is_whole(made) and _is_whole([args, *kwargs.values()])
+            for result, declared in results:
+                alias = declared.alias_info
+                if alias is None or alias.is_write:
+                    map_tensors(partial(self.move, exact=exact), result)
         return made
 
     def move(self, x: Any, exact: bool = False) -> Any:
