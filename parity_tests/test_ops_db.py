@@ -28,7 +28,7 @@ def test_first_call_with_a_gradient(entry, x64):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("entry", RUN)
 def test_evenly_spaced_calls(entry, x64):
-    check(entry, at_most=8)
+    check(entry, at_most=FOUND["at_most"])
 
 
 def check(entry, at_most):
