@@ -374,11 +374,16 @@ def test_the_loop_is_in_step():
     exec(ASSERTION, dict(NAMES))
 
 
+def without_floor(text):
+    """The floor is measured on random copies: it differs from one machine to the next."""
+    return re.sub(r"floor [\d.e-]+", "floor", text)
+
+
 def test_the_loop_without_its_rule_is_not_in_step_and_says_so():
     shown = re.search(r"```console\nAssertionError: (.*?)```", PAGE, re.S).group(1)
     with pytest.raises(AssertionError) as raised:
         instep.parity.assert_in_step(NAMES["pair"](reverse=lambda h, scale: h), steps=10)
-    assert str(raised.value).startswith(shown)
+    assert without_floor(str(raised.value)).startswith(without_floor(shown))
 
 
 def rounded_pair(through):
