@@ -400,6 +400,28 @@ def test_a_second_look_excuses_a_jump_and_nothing_less():
     assert look_again(small, small) == {leaf}
 
 
+def test_further_draws_tell_how_a_scalar_rounds_and_excuse_nothing_more():
+    """The few draws of a loss may all be exact; those of a leaf of 1000 elements are not."""
+    there, loss, leaf = observed(1), Leaf("loss", "loss"), OF_W["gradient"]
+    ulp = 2.0**-23 * float(there[loss])
+
+    def diverged(off, *draws):
+        ledger = Ledger(Plan("float32", synced=True))
+        ledger.judge(1, there, [there], there | {loss: there[loss] + off * ulp})
+        for draw in draws:
+            ledger.draw_again(1, there, there | {loss: there[loss] + draw * ulp})
+        return ledger.beyond(1)
+
+    assert diverged(5) == [loss]  # beyond 2 ulp
+    assert diverged(5, 0.1, 0.5) == [loss]
+    assert diverged(5, 0.5, 1) == []  # 4 times 1, and 2
+    assert diverged(100, *[1] * 40) == [loss]  # the largest, not their sum
+    ledger = Ledger(Plan("float32", synced=True))
+    ledger.judge(1, there, [there], there | {leaf: there[leaf] * (1 + 1e-5)})
+    ledger.draw_again(1, there, there | {leaf: there[leaf] * (1 + 1e-4)})
+    assert ledger.beyond(1) == [leaf]
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("float64", 1e-9), ("float32", 1e-3)])
 def test_looks_at_a_step_that_repeats_itself_excuse_what_it_made_alone(dtype, size):
     """Inside a step of LBFGS rounding grows; gradients come before, and are not excused."""

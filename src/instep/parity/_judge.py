@@ -31,6 +31,7 @@ class Ledger:
     _first: Observation = field(default_factory=dict)
     _excited: set[Leaf] = field(default_factory=set)
     _largest: dict[Leaf, float] = field(default_factory=dict)
+    _size: dict[Leaf, int] = field(default_factory=dict)
 
     def judge(
         self,
@@ -75,6 +76,7 @@ class Ledger:
                 skips = bool(jax.get(FOUND_INF, 0))
                 m = replace(m, status=Status.NOT_FINITE) if skips else m
             self.measurements.setdefault(leaf, []).append(m)
+            self._size[leaf] = value.size
 
     def beyond(self, step: int, kinds: Collection[str] = STAGE) -> list[Leaf]:
         """The leaves of these kinds that diverge at ``step`` by a finite error."""
@@ -107,6 +109,28 @@ class Ledger:
             noise = m.error <= bound and not bound < rms_distance(np.zeros_like(value), value)
             status = _status(value, m.error, bound, noise)
             self.measurements[leaf][-1] = replace(m, bound=bound, status=status)
+
+    def lucky(self, step: int) -> list[Leaf]:
+        """The scalars that diverge at ``step``: PyTorch's few draws may all have been exact."""
+        return [x for x in self.beyond(step) if self._size[x] == 1 and x.kind != "scaler"]
+
+    def draw_again(self, step: int, right: Observation, draw: Observation) -> None:
+        """Let ``draw`` count among PyTorch's own draws, of the scalars that diverge.
+
+        Args:
+          step: the last that was judged.
+          right: PyTorch's step in float64.
+          draw: one more step of PyTorch's own in this precision.
+        """
+        for leaf in self.lucky(step):
+            m, value = self.measurements[leaf][-1], right[leaf]
+            floor = max(m.floor, rms_distance(draw[leaf], value))
+            bound = m.bound + ROUNDING_FACTOR * (floor - m.floor)
+            noise = m.error <= bound and not bound < max(
+                rms_distance(np.zeros_like(value), value), self._largest.get(leaf, 0.0)
+            )
+            status = _status(value, m.error, bound, noise)
+            self.measurements[leaf][-1] = replace(m, bound=bound, floor=floor, status=status)
 
     def widen(self, step: int, right: Observation, look: Observation) -> None:
         """Let what the optimizer made be as far off as ``look``, times the usual factor.

@@ -35,6 +35,9 @@ zero by luck in one step of many, and the copies are not all lucky. The ulp is t
 PyTorch's dtype, and no less than the smallest normal number, below which XLA has zero; a number
 that PyTorch keeps on the host, such as the learning rate, counts as float32.
 
+A scalar has no elements to take a mean over, and four draws of it may all be exact: one that
+diverges is measured on up to LOOKS further copies before it is said to.
+
 A ReLU whose input is within rounding of zero, or a maximum within rounding of a tie, may fall
 on either side, and takes its gradient with it: a jump that few copies happen to make. So where
 gradients are beyond their bound, up to LOOKS further copies are taken, whose operators are

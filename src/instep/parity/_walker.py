@@ -84,25 +84,29 @@ class Walker:
     def _look_again(
         self, n: int, window: list[Any], before: TorchLoop, rng: Any, right: Observation
     ) -> None:
-        """Copies that round as coarsely as JAX may, until nothing diverges any more."""
+        """More copies, and such as round as coarsely as JAX may, until nothing diverges."""
         kept, rounding = random_state(), self.plan.rounding
-        for seed in range(DRAWS, DRAWS + LOOKS):
-            jumps = bool(self.ledger.beyond(n, ["gradient"]))
-            grows = self.repeats and bool(self.ledger.beyond(n, OPTIMIZER))
-            if not (jumps and rounding) and (jumps or not grows):
-                break
+
+        def step(one_ulp: OneUlp) -> Observation:
             set_random_state(rng)
-            if rounding:
-                coarse, own = OneUlp(seed, LOWER, ROUNDING_FACTOR), to_dtype(window, self.dtype)
-            else:
-                coarse = OneUlp(seed, DOUBLE, FLOOR_FACTOR)
-                own = coarse.moved_window(window)
+            own = to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
             moved = None if rounding else self.standing
-            look = _torch_side.step(copy_loop(before), own, n + self.taken, coarse, moved)
-            if jumps:
-                self.ledger.look_again(n, right, look)
-            else:
-                self.ledger.widen(n, right, look)
+            return _torch_side.step(copy_loop(before), own, n + self.taken, one_ulp, moved)
+
+        for seed in range(DRAWS, DRAWS + LOOKS):
+            gradients = bool(self.ledger.beyond(n, ["gradient"]))
+            grows = self.repeats and not gradients and bool(self.ledger.beyond(n, OPTIMIZER))
+            if rounding and gradients:
+                coarse = OneUlp(seed, LOWER, ROUNDING_FACTOR)
+                self.ledger.look_again(n, right, step(coarse))
+            elif grows and rounding:
+                self.ledger.widen(n, right, step(OneUlp(seed, LOWER, ROUNDING_FACTOR)))
+            elif grows:
+                self.ledger.widen(n, right, step(OneUlp(seed, DOUBLE, FLOOR_FACTOR)))
+            elif not (rounding and self.ledger.lucky(n)):
+                break
+            if rounding and self.ledger.lucky(n):
+                self.ledger.draw_again(n, right, step(OneUlp(seed, LOWER)))
         set_random_state(kept)
 
     @property
