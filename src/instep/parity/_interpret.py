@@ -6,7 +6,7 @@ dtypes of values may rise on the way; loops and branches settle on the highest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 Values = list[Any]
 Rule = Callable[[JaxprEqn, Values], Values]  # (operation, its operands) -> its results
+Control = Callable[[dict[str, Any], Values, Rule], Values]  # (parameters, operands, rule)
 
 # Primitives that only call the jaxpr in one of their parameters.
 CALLS = {
@@ -35,8 +36,20 @@ CALLS = {
 CLOSED = ("_instep_scaler_inverse", "_instep_scaler_update")
 
 
-def interpret(jaxpr: ClosedJaxpr | Jaxpr, operands: Sequence[Any], rule: Rule) -> Values:
-    """The results of ``jaxpr`` when every operation in it is done by ``rule``."""
+def interpret(
+    jaxpr: ClosedJaxpr | Jaxpr,
+    operands: Sequence[Any],
+    rule: Rule,
+    control: Mapping[str, Control] | None = None,
+) -> Values:
+    """The results of ``jaxpr`` when every operation in it is done by ``rule``.
+
+    Args:
+      jaxpr, operands: what is run, and on what.
+      rule: does one operation.
+      control: opens scans, loops and branches; None: so that they can be traced again.
+    """
+    control = TRACED if control is None else control
     closed = isinstance(jaxpr, ClosedJaxpr)
     body, consts = (jaxpr.jaxpr, jaxpr.consts) if closed else (jaxpr, ())
     values = dict(zip(body.constvars, consts, strict=True))
@@ -48,17 +61,19 @@ def interpret(jaxpr: ClosedJaxpr | Jaxpr, operands: Sequence[Any], rule: Rule) -
         return values[variable]
 
     for eqn in body.eqns:
-        results = _apply(eqn, [read(v) for v in eqn.invars], rule)
+        results = _apply(eqn, [read(v) for v in eqn.invars], rule, control)
         values |= zip(eqn.outvars, results, strict=True)
     return [read(v) for v in body.outvars]
 
 
-def _apply(eqn: JaxprEqn, operands: Values, rule: Rule) -> Values:
+def _apply(
+    eqn: JaxprEqn, operands: Values, rule: Rule, control: Mapping[str, Control]
+) -> Values:
     name = eqn.primitive.name
     if name in CALLS and eqn.params.get("name") not in CLOSED:
-        return interpret(eqn.params[CALLS[name]], operands, rule)
-    if name in _CONTROL:
-        return _CONTROL[name](eqn.params, operands, rule)
+        return interpret(eqn.params[CALLS[name]], operands, rule, control)
+    if name in control:
+        return control[name](eqn.params, operands, rule)
     return rule(eqn, operands)
 
 
@@ -115,7 +130,41 @@ def _cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     return jax.lax.switch(index, [settled(branch) for branch in branches], *operands)
 
 
-_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+TRACED: dict[str, Control] = {"scan": _scan, "while": _while, "cond": _cond}
+
+
+def _scan_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
+    order = range(params["length"])
+    made = []
+    for i in reversed(order) if params["reverse"] else order:
+        given = [*consts, *carry, *(x[i] for x in xs)]
+        results = interpret(params["jaxpr"], given, rule, NOW)
+        carry, ys = results[: len(carry)], results[len(carry) :]
+        made.append(ys)
+    if params["reverse"]:
+        made.reverse()
+    return [*carry, *(jnp.stack(ys) for ys in zip(*made, strict=True))]
+
+
+def _while_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    of_cond, of_body, carry = operands[:first], operands[first:last], operands[last:]
+    while bool(interpret(params["cond_jaxpr"], [*of_cond, *carry], rule, NOW)[0]):
+        carry = interpret(params["body_jaxpr"], [*of_body, *carry], rule, NOW)
+    return carry
+
+
+def _cond_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    index, *operands = operands
+    branches = params["branches"]
+    chosen = branches[min(max(int(index), 0), len(branches) - 1)]
+    return interpret(chosen, operands, rule, NOW)
+
+
+# Of arrays that are there: every iteration by itself, and one branch alone.
+NOW: dict[str, Control] = {"scan": _scan_now, "while": _while_now, "cond": _cond_now}
 
 
 def _settle(hand_on: Callable[[Values], Sequence[Any]], carry: Values) -> Values:

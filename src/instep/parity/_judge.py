@@ -68,7 +68,7 @@ class Ledger:
                 m = measure_rounding(step, value, jax[leaf], own, at_least)
             else:
                 floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)
-                m = measure(step, value, jax[leaf], max(floor, _grain(leaf, right)), largest)
+                m = measure(step, value, jax[leaf], max(floor, grain(leaf, right)), largest)
             if leaf in noise and m.judged and m.error <= max(m.floor, m.bound) / NOISE:
                 m = replace(m, status=Status.NOISE)
             if leaf.kind in GRADIENTS and step in self.skipped and self.plan.rounding:
@@ -77,6 +77,11 @@ class Ledger:
                 m = replace(m, status=Status.NOT_FINITE) if skips else m
             self.measurements.setdefault(leaf, []).append(m)
             self._size[leaf] = value.size
+
+    def at(self, step: int) -> dict[Leaf, Measurement]:
+        """How each leaf was judged at ``step``, the last."""
+        last = {leaf: measured[-1] for leaf, measured in self.measurements.items()}
+        return {leaf: m for leaf, m in last.items() if m.step == step}
 
     def beyond(self, step: int, kinds: Collection[str] = STAGE) -> list[Leaf]:
         """The leaves of these kinds that diverge at ``step`` by a finite error."""
@@ -229,7 +234,7 @@ def measure_rounding(
     return Measurement(step, _status(oracle, error, bound, noise), error, floor, scale, bound)
 
 
-def _grain(leaf: Leaf, right: Observation) -> float:
+def grain(leaf: Leaf, right: Observation) -> float:
     """One ulp of the parameter, of an update: no difference of two of them is finer."""
     parameter = right.get(Leaf("parameter", leaf.name)) if leaf.kind == "update" else None
     if parameter is None:

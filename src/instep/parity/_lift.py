@@ -44,13 +44,14 @@ def lift_jax(fn: Callable) -> Callable:
 
     def lifted(*args: Any) -> Any:
         jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-        results = interpret(jaxpr, jax.tree.leaves(args), _lift)
+        results = interpret(jaxpr, jax.tree.leaves(args), lift)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return lifted
 
 
-def _lift(eqn: JaxprEqn, operands: Values) -> Values:
+def lift(eqn: JaxprEqn, operands: Values) -> Values:
+    """One operation, with float64 for every float."""
     primitive, params = eqn.primitive, dict(eqn.params)
     if _keeps_dtypes(eqn):
         operands = [_as_asked(x, v) for x, v in zip(operands, eqn.invars, strict=True)]

@@ -136,7 +136,7 @@ def _walk(
     ends: dict[Plan, End] = {}
     for plan in plans:
         with precision(plan.dtype), _ending(plan, ends):
-            walkers.append(begin(plan, pair, window, shared))
+            walkers.append(begin(plan, pair, window, shared, steps + 1))
     for n in range(1, steps + 1):
         window = window if n == 1 else next(stream)
         rng, noise = random_state(), set()

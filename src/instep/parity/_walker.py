@@ -28,9 +28,11 @@ from ._pair import Pair
 from ._records import Plan
 from ._settings import precision, random_state, set_random_state
 from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
+from .diagnosis._evidence import Evidence, rates_of
 
 
 LOSS = Leaf("loss", "loss")
+WITNESSES = 3  # diverging steps that a diagnosis looks at
 
 
 @dataclass
@@ -47,6 +49,11 @@ class Walker:
     copies: list[TorchLoop]
     taken: int = 0  # optimizer steps before the walk: the scheduler goes on from there
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
+    program: Steps | None = None
+    schedule: list[list[float]] = field(default_factory=list)  # learning rates, by steps taken
+    evidence: list[Evidence] = field(default_factory=list)  # of float64 steps that diverge
+    _last: Evidence | None = None
+    _rates: dict[int, Observation] = field(default_factory=dict)  # those that JAX shows
 
     def advance(
         self, n: int, window: list[Any], noise: Collection[Leaf] = (), doubt: bool = True
@@ -67,19 +74,41 @@ class Walker:
             self.jax.sync(self.standing)
             self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
         looks = self.plan.rounding or self.repeats
-        if looks and self.plan.synced and doubt:
+        witness = not self.plan.rounding and self.plan.judged and self._wanted
+        if witness or (looks and self.plan.synced and doubt):
             before = copy_loop(self.reference)
+        stood, start = self.standing, self.jax.state
         with blame("the PyTorch half", n):
             right, draws, drawn = self._torch_step(n, window)
         if self.pair.replays:
             microbatches = list(zip(microbatches, drawn, strict=True))
+        batch = joined(microbatches, self.pair.torch.accumulate)
         with blame("the JAX half", n):
-            seen = self.jax.advance(joined(microbatches, self.pair.torch.accumulate))
+            seen = self.jax.advance(batch)
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
-        if before is not None:
+        if before is not None and looks and doubt:
             self._look_again(n, window, before, rng, right)
+        if before is not None and witness:
+            evidence = Evidence(
+                n, before, window, rng, stood, right, seen, self.ledger.at(n), self.schedule,
+                self._rates, self.program.plain, start, batch, self._last,
+            )  # fmt: skip
+            self._keep(evidence)
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether a step that diverges now would say more: apart, one stands for all."""
+        return len(self.evidence) < (WITNESSES if self.plan.synced else 1)
+
+    def _keep(self, evidence: Evidence) -> None:
+        self._rates[evidence.n] = {x: v for x, v in evidence.seen.items() if x.kind == "lr"}
+        if evidence.last is not None:
+            evidence.last.last = None  # of the steps before, only the last is ever asked for
+        if self.ledger.diverged and evidence.n not in self.ledger.skipped:
+            self.evidence.append(evidence)
+        self._last = evidence
 
     def _look_again(
         self, n: int, window: list[Any], before: TorchLoop, rng: Any, right: Observation
@@ -167,7 +196,9 @@ class Walker:
         return right, [seen, *draws], drawn.passes
 
 
-def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
+def begin(
+    plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 0
+) -> Walker:
     """Copy the PyTorch half, bring the weights across, and compare what stands.
 
     Args:
@@ -175,6 +206,7 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
       pair: left as it is.
       window: the first one; nothing is trained on it here.
       steps: from ``steps_of``, shared by all walks.
+      ahead: how many steps the walk will take.
     """
     with blame("copying the PyTorch half"):
         reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
@@ -188,12 +220,18 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps) -> Walker:
         scheduled=pair.torch.scheduler is not None,
         alone=walk.weights.alone,
     )
-    ledger.judge(0, standing, [], walk.start())
+    at_start = walk.start()
+    ledger.judge(0, standing, [], at_start)
     copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
     scheduler, taken = pair.torch.scheduler, 0
     if scheduler is not None:
         taken = updates_taken(scheduler, pair.torch.scheduler_every)
-    return Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
+    walker = Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
+    walker.program = steps
+    if plan.judged and not plan.rounding:
+        walker.schedule = rates_of(reference, ahead, taken)
+        walker._rates[0] = {x: v for x, v in at_start.items() if x.kind == "lr"}
+    return walker
 
 
 def _start_jax(

@@ -1,0 +1,153 @@
+"""Where the forward or backward pass of JAX parts from PyTorch's: the first number missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...bridge._arrays import tensor_to_array
+from ._evidence import Evidence
+from ._rewrite import Call, Rewriting
+from ._step import Step, _work, window_of
+from ._trace import Fingerprint, Trace
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where numbers of PyTorch's pass are no longer found in JAX's.
+
+    Args:
+      module: path of the PyTorch module; "" for the model itself or the loss.
+      call: the function of PyTorch whose result, or whose gradient, is missing first.
+      line: of the JAX source that takes the last numbers that are found.
+      backward: whether it is a gradient.
+    """
+
+    module: str
+    call: str
+    line: str
+    backward: bool = False
+
+    def __str__(self) -> str:
+        what = f"the gradient of {self.call}" if self.backward else f"the result of {self.call}"
+        at = f" in {self.module}" if self.module else ""
+        return f"{what}{at}" + (f"; JAX: {self.line}" if self.line else "")
+
+
+@dataclass
+class Node:
+    """A call of PyTorch's pass, and what it made."""
+
+    call: Call
+    made_of: list[int]  # numbers of the calls that made its tensors
+    print: Fingerprint | None  # None: nothing by which it could be told
+    gradient: Fingerprint | None = None
+    found: bool = False
+    reaches: bool = False  # whether anything that is made of it is found
+
+
+def forward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:
+    """The first call whose result is missing, and everything that is made of it; None: none."""
+    nodes = _nodes(seen, evidence, step)
+    lost = _first_lost(nodes)
+    return None if lost is None else Place(lost.call.module, lost.call.name, _line(seen, lost, nodes))
+
+
+def reached(seen: Trace, evidence: Evidence, step: Step) -> int:
+    """How many calls of the pass come before the first that is lost."""
+    nodes = _nodes(seen, evidence, step)
+    lost = _first_lost(nodes)
+    return len(nodes) + 1 if lost is None else lost.call.number
+
+
+def backward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:
+    """The last call whose result has a gradient that is missing: there it parts, going back."""
+    nodes = _nodes(seen, evidence, step, backward=True)
+    by_number = {node.call.number: node for node in nodes}
+    for node in reversed(nodes):
+        if node.gradient is None or seen.find(node.gradient, scaled=True):
+            continue
+        users = [n for n in nodes if node.call.number in n.made_of and n.gradient]
+        if users and all(seen.find(n.gradient, scaled=True) for n in users):
+            last = by_number[users[-1].call.number]
+            line = next((v.line for v in seen.find(last.gradient, scaled=True) if v.line), "")
+            return Place(last.call.module, last.call.name, line, backward=True)
+    return None
+
+
+def _nodes(
+    seen: Trace, evidence: Evidence, step: Step, backward: bool = False
+) -> list[Node]:
+    nodes: list[Node] = []
+    makers: dict[int, int] = {}
+    alive: list[Any] = []
+
+    def watch(call: Call, made: Any) -> None:
+        tensors = [x for x in _tensors(made) if x.is_floating_point()]
+        given = [makers[id(x)] for x in _tensors((call.args, dict(call.kwargs))) if id(x) in makers]
+        node = Node(call, given, _print(tensors[0]) if tensors else None)
+        for x in tensors:
+            makers[id(x)] = call.number
+        if backward and tensors and tensors[0].requires_grad:
+            tensors[0].register_hook(lambda g, node=node: _keep(node, g))
+        alive.append(made)
+        nodes.append(node)
+
+    work = _work(evidence)
+    (first, *_) = window_of(evidence, step)
+    with torch.set_grad_enabled(backward), Rewriting(work.model, step.changes("call"), watch):
+        loss = work.loss_fn(work.model, first)
+    if backward:
+        loss.backward()
+        for p in work.model.parameters():
+            p.grad = None
+        return nodes
+    for node in nodes:
+        node.found = node.print is not None and bool(seen.find(node.print))
+    for node in reversed(nodes):
+        node.reaches = node.reaches or node.found
+        if node.reaches:
+            for number in node.made_of:
+                _by_number(nodes, number).reaches = True
+    return nodes
+
+
+def _by_number(nodes: list[Node], number: int) -> Node:
+    return next(node for node in nodes if node.call.number == number)
+
+
+def _keep(node: Node, gradient: torch.Tensor) -> None:
+    node.gradient = _print(gradient)
+
+
+def _first_lost(nodes: list[Node]) -> Node | None:
+    return next((n for n in nodes if n.print is not None and not n.reaches), None)
+
+
+def _line(seen: Trace, lost: Node, nodes: list[Node]) -> str:
+    """The line that takes what the lost call is made of, or else made it."""
+    for number in reversed(lost.made_of):
+        there = _by_number(nodes, number).print
+        values = seen.find(there) if there is not None else []
+        for value in values:
+            after = [v.line for v in seen.uses(value) if v.line and v.line != value.line]
+            if after:
+                return after[0]
+        if values and values[0].line:
+            return values[0].line
+    return ""
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [x for x in torch.utils._pytree.tree_leaves(tree) if torch.is_tensor(x)]
+
+
+def _print(x: torch.Tensor) -> Fingerprint | None:
+    """None of what says nothing: no number, one number, all alike, or not finite."""
+    array = tensor_to_array(x.detach())
+    if array.size < 1 or not (abs(array) < float("inf")).all():
+        return None
+    alike = array.size > 1 and array.min() == array.max()
+    return None if alike or not array.any() else Fingerprint.of(array)

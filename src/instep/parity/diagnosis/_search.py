@@ -1,0 +1,231 @@
+"""Which mistakes make of PyTorch's step the one that JAX took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from .._leaf import Leaf
+from . import catalogue as _  # noqa: F401  every row registers itself
+from ._agree import disagreeing, errors
+from ._evidence import Evidence
+from ._mistake import CATALOGUE, Mistake, Variant
+from ._place import Place, backward_place, forward_place, reached
+from ._step import PART_OF, PARTS, Step, loss
+from ._trace import Trace, trace
+
+
+MOST = 6  # causes of one diagnosis
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A mistake, made in one way, that explains what JAX did."""
+
+    mistake: Mistake
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A confirmed mistake. Several explanations give the same numbers: it is one of them."""
+
+    part: str
+    explanations: tuple[Explanation, ...]  # the likeliest first
+    leaves: tuple[Leaf, ...]  # that diverge without it and agree with it
+    steps: tuple[int, ...]  # in which it was confirmed
+
+    @property
+    def name(self) -> str:
+        return self.explanations[0].mistake.name
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """A part of the step that diverges, and no known mistake makes the same numbers."""
+
+    part: str
+    step: int
+    leaves: tuple[Leaf, ...]
+
+
+@dataclass
+class Diagnosis:
+    """Looks for causes, and keeps those that it has confirmed."""
+
+    evidence: Sequence[Evidence]
+    causes: list[Cause] = field(default_factory=list)
+    unexplained: list[Unexplained] = field(default_factory=list)
+    place: Place | None = None
+    step: Step = field(default_factory=Step)  # PyTorch's, with the mistakes found so far
+    refused: list[tuple[Step, Exception]] = field(default_factory=list)  # by PyTorch itself
+    _known: list[Explanation] = field(default_factory=list)
+    _traces: dict[int, Trace] = field(default_factory=dict)
+
+    def look(self) -> Diagnosis:
+        """Explain every part of every step, the first one first."""
+        for evidence in self.evidence:
+            for part in PARTS:
+                self._explain(part, evidence)
+        return self
+
+    def _explain(self, part: str, evidence: Evidence) -> None:
+        while wrong := disagreeing(part, evidence, self.step, PARTS[part]):
+            given_up = any(x.part == part for x in self.unexplained)
+            if given_up or len(self.causes) >= MOST:
+                return
+            wrong = _first_kind(part, wrong)
+            found = (
+                self._single(part, evidence, wrong)
+                or self._by_place(evidence, wrong)
+                or self._pair(part, evidence, wrong)
+            )
+            if not found:
+                self._locate(part, evidence)
+                self.unexplained.append(Unexplained(part, evidence.n, tuple(wrong)))
+                return
+            for explanations in found:
+                self._adopt(part, evidence, wrong, explanations)
+
+    def _adopt(
+        self, part: str, evidence: Evidence, wrong: list[Leaf], found: list[Explanation]
+    ) -> None:
+        found = self._most_often(part, evidence, wrong, found)
+        self.step = self.step.but(found[0].variant)
+        still = set(disagreeing(part, evidence, self.step, PARTS[part]))
+        leaves = tuple(leaf for leaf in wrong if leaf not in still) or tuple(wrong)
+        self.causes.append(Cause(part, tuple(found), leaves, (evidence.n,)))
+
+    def _single(
+        self, part: str, evidence: Evidence, wrong: list[Leaf]
+    ) -> list[list[Explanation]]:
+        """The mistakes that alone mend the most of what is wrong, and break nothing."""
+        best: list[Explanation] = []
+        score = (0, 0)
+        for one in self._candidates(part, evidence):
+            mends = self._mends(part, evidence, wrong, self.step.but(one.variant))
+            if not mends or mends < score:
+                continue
+            best = [*best, one] if mends == score else [one]
+            score = mends
+        return [best] if best else []
+
+    def _mends(
+        self, part: str, evidence: Evidence, wrong: list[Leaf], step: Step
+    ) -> tuple[int, int] | None:
+        """How many leaves that are wrong now come right, and how many of later kinds do not.
+
+        None: none does, or others go wrong, or PyTorch refuses to take such a step.
+        """
+        try:
+            return self._tried(part, evidence, wrong, step)
+        except (ValueError, RuntimeError, IndexError, KeyError, TypeError) as error:
+            self.refused.append((step, error))
+            return None
+
+    def _tried(
+        self, part: str, evidence: Evidence, wrong: list[Leaf], step: Step
+    ) -> tuple[int, int] | None:
+        kinds = PARTS[part]
+        upto = kinds[: kinds.index(wrong[0].kind) + 1]
+        forward = part == "backward" and step.changes("window", "call", "report")
+        if forward and errors(evidence, loss(evidence, step), ("loss",)):
+            return None  # what a backward pass would show is not needed
+        still = disagreeing(part, evidence, step, upto)
+        if not set(still) < set(wrong):
+            return None
+        rest = disagreeing(part, evidence, step, kinds[len(upto) :])
+        return len(wrong) - len(still), -len(rest)
+
+    def _most_often(
+        self, part: str, evidence: Evidence, wrong: list[Leaf], found: list[Explanation]
+    ) -> list[Explanation]:
+        """Those that explain the most of the other steps too; the special ones last."""
+        kinds = {leaf.kind for leaf in wrong}
+
+        def beyond(one: Explanation) -> int:
+            step = self.step.but(one.variant)
+            others = [e for e in self.evidence if e is not evidence]
+            return sum(len(disagreeing(part, e, step, kinds)) for e in others)
+
+        counts = [beyond(one) for one in found]
+        kept = [x for x, n in zip(found, counts, strict=True) if n == min(counts)]
+        return sorted(kept, key=lambda x: x.mistake.special)
+
+    def _pair(
+        self, part: str, evidence: Evidence, wrong: list[Leaf]
+    ) -> list[list[Explanation]]:
+        """Two mistakes that only together explain what is wrong."""
+        ones = [x for x in self._candidates(part, evidence) if "call" not in x.variant.changes]
+        for a, b in combinations(ones, 2):
+            if a.mistake is b.mistake:
+                continue
+            step = self.step.but(a.variant, b.variant)
+            mends = self._mends(part, evidence, wrong, step)
+            if mends and mends[0] == len(wrong):
+                return [[a], [b]]
+        return []
+
+    def _by_place(self, evidence: Evidence, wrong: list[Leaf]) -> list[list[Explanation]]:
+        """Forward mistakes one after the other: each lets more of the pass be found in JAX."""
+        if wrong[0].kind != "loss":
+            return []
+        found: list[list[Explanation]] = []
+        seen, step = self._trace(evidence), self.step
+        there = reached(seen, evidence, step)
+        ones = [x for x in self._candidates("backward", evidence) if "call" in x.variant.changes]
+        while True:
+            places = [self._reached(seen, evidence, step.but(x.variant)) for x in ones]
+            farthest = max(places, default=there)
+            if farthest <= there:
+                return []
+            best = [x for x, n in zip(ones, places, strict=True) if n == farthest]
+            found.append(best)
+            step, there = step.but(best[0].variant), farthest
+            if not errors(evidence, loss(evidence, step), ("loss",)):
+                return found
+            if len(found) + len(self.causes) >= MOST:
+                return []
+
+    def _reached(self, seen: Trace, evidence: Evidence, step: Step) -> int:
+        try:
+            return reached(seen, evidence, step)
+        except (ValueError, RuntimeError, IndexError, KeyError, TypeError) as error:
+            self.refused.append((step, error))
+            return -1
+
+    def _trace(self, evidence: Evidence) -> Trace:
+        if evidence.n not in self._traces:
+            self._traces[evidence.n] = trace(evidence.program, evidence.state, evidence.batch)
+        return self._traces[evidence.n]
+
+    def _locate(self, part: str, evidence: Evidence) -> None:
+        if part == "backward" and self.place is None:
+            seen = self._trace(evidence)
+            self.place = forward_place(seen, evidence, self.step) or backward_place(
+                seen, evidence, self.step
+            )
+
+    def _candidates(self, part: str, evidence: Evidence) -> Iterator[Explanation]:
+        """Mistakes in this part, and in those before it of which JAX shows nothing."""
+        parts = {part}
+        for before in list(PARTS)[: list(PARTS).index(part)]:
+            if not any(evidence.shows(kind) for kind in PARTS[before] if kind != "loss"):
+                parts.add(before)
+        if part != "backward" and not evidence.shows("gradient"):
+            parts.add("backward")
+        if not self._known:  # once: a replay is kept under the identity of its variants
+            self._known = [
+                Explanation(mistake, variant)
+                for mistake in CATALOGUE.values()
+                for variant in mistake.variants(evidence)
+            ]
+        for one in self._known:
+            if any(PART_OF[hook] in parts for hook in one.variant.changes):
+                yield one
+
+
+def _first_kind(part: str, wrong: list[Leaf]) -> list[Leaf]:
+    kind = next(kind for kind in PARTS[part] if any(leaf.kind == kind for leaf in wrong))
+    return [leaf for leaf in wrong if leaf.kind == kind]

@@ -1,0 +1,14 @@
+"""The mistakes that people make, a row each, by the part of the step in which they are made."""
+
+from . import (
+    _accumulate as _accumulate,
+    _attention as _attention,
+    _clip as _clip,
+    _decay as _decay,
+    _layers as _layers,
+    _loss as _loss,
+    _moments as _moments,
+    _schedule as _schedule,
+    _statistics as _statistics,
+    _update as _update,
+)

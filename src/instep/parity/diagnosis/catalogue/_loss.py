@@ -1,0 +1,120 @@
+"""Mistakes in the loss."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .._evidence import Evidence
+from .._mistake import mistake
+from .._rewrite import Call
+from ._sites import changed_calls
+
+
+CROSS_ENTROPY = ("cross_entropy",)
+REDUCING = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss",
+            "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div")  # fmt: skip
+
+
+@mistake("instep.losses.cross_entropy(logits, labels, label_smoothing=...).")
+def label_smoothing_missing(evidence: Evidence):
+    """Labels are not smoothed."""
+    yield from changed_calls(
+        evidence,
+        CROSS_ENTROPY,
+        lambda call: call.but(label_smoothing=0.0),
+        when=lambda call: bool(call.get("label_smoothing", 0.0)),
+    )
+
+
+@mistake("PyTorch gives the true class 1 - s + s / n and every other s / n.")
+def label_smoothing_otherwise(evidence: Evidence):
+    """Labels are smoothed by another amount, or over the other classes only."""
+
+    def others(call: Call) -> Call:
+        s, n = call.get("label_smoothing", 0.0), call.args[0].shape[1]
+        return call.but(label_smoothing=s * n / (n - 1))
+
+    smooth = lambda call: bool(call.get("label_smoothing", 0.0))  # noqa: E731
+    yield from changed_calls(
+        evidence, CROSS_ENTROPY, others, "over the other classes", when=smooth
+    )
+    for s in (0.1, 0.05, 0.2):
+        yield from changed_calls(
+            evidence,
+            CROSS_ENTROPY,
+            lambda call, s=s: call.but(label_smoothing=s),
+            f"label_smoothing={s}",
+            when=lambda call, s=s: bool(call.get("label_smoothing", 0.0) != s),
+        )
+
+
+@mistake("Leave out labels of ignore_index: neither in the sum nor in the count.")
+def ignored_labels_counted(evidence: Evidence):
+    """Labels that PyTorch ignores are counted: in the mean, or as a class."""
+
+    def divided_by_all(call: Call) -> Call:
+        def loss(input, target, weight=None, *args, **kwargs):
+            kwargs = {**kwargs, "reduction": "none"}
+            return F.cross_entropy(input, target, weight, *args, **kwargs).mean()
+
+        return call.of(loss, *call.args, **call.kwargs)
+
+    def as_class(index: int):
+        def change(call: Call) -> Call:
+            labels = call.args[1]
+            ignored = labels == call.get("ignore_index", -100)
+            named = index % call.args[0].shape[1]
+            return call.but(target=labels.masked_fill(ignored, named))
+
+        return change
+
+    present = lambda call: _ignores(call)  # noqa: E731
+    yield from changed_calls(
+        evidence, CROSS_ENTROPY, divided_by_all, "in the mean", when=present
+    )
+    for index, said in ((0, "as class 0"), (-1, "as the last class")):
+        yield from changed_calls(
+            evidence, CROSS_ENTROPY, as_class(index), said, when=present
+        )
+
+
+def _ignores(call: Call) -> bool:
+    labels = call.args[1]
+    if not torch.is_tensor(labels) or labels.is_floating_point():
+        return False
+    return bool((labels == call.get("ignore_index", -100)).any())
+
+
+@mistake("Take the mean: PyTorch's losses do by default.")
+def loss_summed(evidence: Evidence):
+    """A loss is a sum, where PyTorch takes the mean."""
+    yield from changed_calls(
+        evidence,
+        REDUCING,
+        lambda call: call.but(reduction="sum"),
+        when=lambda call: call.get("reduction", "mean") == "mean",
+    )
+
+
+@mistake("cross_entropy takes logits: no softmax before it.")
+def log_softmax_twice(evidence: Evidence):
+    """Probabilities are given to a loss that takes logits."""
+    for function in (F.softmax, F.log_softmax):
+        yield from changed_calls(
+            evidence,
+            CROSS_ENTROPY,
+            lambda call, f=function: call.but(input=f(call.args[0], 1)),
+            f"{function.__name__} before it",
+        )
+
+
+@mistake("Give the class weights that PyTorch's loss has.")
+def class_weights_missing(evidence: Evidence):
+    """The classes are not weighted."""
+    yield from changed_calls(
+        evidence,
+        (*CROSS_ENTROPY, "nll_loss"),
+        lambda call: call.but(weight=None),
+        when=lambda call: call.get("weight") is not None,
+    )

@@ -1,0 +1,245 @@
+"""Mistakes in what an optimizer remembers, and in how it divides by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ....bridge._torch_loop import TorchLoop
+from .._evidence import Evidence
+from .._mistake import Variant, mistake
+from ._textbook import speak
+
+
+ADAM = torch.optim.Adam
+SGD = torch.optim.SGD
+
+
+def _is(evidence: Evidence, *kinds: type) -> bool:
+    return isinstance(evidence.loop.optimizer, kinds)
+
+
+def _dialect(value: str = "", **dialect: Any) -> Variant:
+    return Variant(
+        {"optimizer": lambda evidence, loop: _speak(loop, dialect)},
+        value=value,
+    )
+
+
+def _speak(loop: TorchLoop, dialect: dict[str, Any]) -> TorchLoop:
+    speak(loop.optimizer, **dialect)
+    return loop
+
+
+def _setting(name: str, value: Any, said: str = "") -> Variant:
+    """Another value of a setting, in every group."""
+
+    def change(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        for group in loop.optimizer.param_groups:
+            group[name] = value
+        return loop
+
+    return Variant({"optimizer": change}, value=said or f"{name}={value}")
+
+
+def _now(evidence: Evidence, name: str) -> Any:
+    return evidence.loop.optimizer.param_groups[0].get(name)
+
+
+@mistake("Divide the moments by 1 - beta**t: optax.scale_by_adam and instep.optim do.")
+def no_bias_correction(evidence: Evidence):
+    """Adam's moments are not corrected for their start at zero."""
+    if _is(evidence, ADAM):
+        yield _dialect(corrected=(False, False))
+        yield _dialect("of the first moment", corrected=(False, True))
+        yield _dialect("of the second moment", corrected=(True, False))
+
+
+@mistake("The first step is t = 1 in 1 - beta**t.")
+def bias_correction_off_by_one(evidence: Evidence):
+    """Adam's bias correction counts the steps from another number."""
+    if _is(evidence, ADAM):
+        yield _dialect("one ahead", ahead=1)
+        yield _dialect("one behind", ahead=-1)
+
+
+@mistake("PyTorch's epsilon is beside the root: eps=, not eps_root=; RMSprop: eps_in_sqrt=False.")
+def epsilon_inside_root(evidence: Evidence):
+    """Epsilon is added under the root, PyTorch's beside it."""
+    if not _is(evidence, ADAM, torch.optim.RMSprop, torch.optim.Adagrad):
+        return
+    yield _dialect(inside=True)
+    for power, said in ((2, "eps**2"),):
+        eps = _now(evidence, "eps") ** power
+
+        def change(evidence: Evidence, loop: TorchLoop, eps=eps) -> TorchLoop:
+            for group in loop.optimizer.param_groups:
+                group["eps"] = eps
+            speak(loop.optimizer, inside=True)
+            return loop
+
+        yield Variant({"optimizer": change}, value=said)
+
+
+@mistake("PyTorch adds epsilon to the root after its bias correction.")
+def epsilon_before_correction(evidence: Evidence):
+    """Epsilon is added to the root before its bias correction."""
+    if _is(evidence, ADAM):
+        yield _dialect(uncorrected_epsilon=True)
+
+
+@mistake("Give eps= as PyTorch has it.")
+def another_epsilon(evidence: Evidence):
+    """The optimizer has another epsilon."""
+    own = _now(evidence, "eps")
+    for eps in (1e-8, 1e-7, 1e-6, 1e-5, 1e-10, 1e-4, 1e-3, 1e-12, 1e-15, 0.0):
+        if own is not None and eps != own:
+            yield _setting("eps", eps)
+
+
+@mistake("Give b1= and b2=, decay= or momentum= as PyTorch has them.")
+def another_beta(evidence: Evidence):
+    """The optimizer forgets at another rate."""
+    if betas := _now(evidence, "betas"):
+        firsts, seconds = (0.9, 0.95, 0.99, 0.8, 0.5, 0.0), (0.999, 0.99, 0.95, 0.98, 0.9)
+        for b1 in (betas[0], *firsts):
+            for b2 in (betas[1], *seconds):
+                if (b1, b2) != tuple(betas):
+                    yield _setting("betas", (b1, b2))
+    for name, values in (("momentum", (0.9, 0.95, 0.99, 0.8, 0.5)), ("alpha", (0.9, 0.99, 0.95, 0.999))):
+        own = _now(evidence, name)
+        for value in values:
+            if own and value != own:
+                yield _setting(name, value)
+
+
+@mistake("momentum= of the optimizer.")
+def no_momentum(evidence: Evidence):
+    """Nothing is remembered of the gradients of the steps before."""
+    if not _now(evidence, "momentum"):
+        return
+
+    def change(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        for group in loop.optimizer.param_groups:
+            group["momentum"], group["nesterov"] = 0.0, False
+        return loop
+
+    yield Variant({"optimizer": change})
+
+
+@mistake("nesterov=False, as PyTorch has it.")
+def nesterov_added(evidence: Evidence):
+    """Nesterov's momentum, and PyTorch's is plain."""
+    if _is(evidence, SGD) and _now(evidence, "momentum") and not _now(evidence, "nesterov"):
+        yield _dialect(nesterov=True)
+
+
+@mistake("nesterov=True, as PyTorch has it.")
+def nesterov_missing(evidence: Evidence):
+    """Plain momentum, and PyTorch's is Nesterov's."""
+    if _is(evidence, SGD) and _now(evidence, "nesterov"):
+        yield _dialect(nesterov=False)
+
+
+@mistake("PyTorch's dampening begins with the second step; instep.optim.sgd has it.")
+def dampened(evidence: Evidence):
+    """The momentum takes another share of the gradient than PyTorch's."""
+    if not _is(evidence, SGD) or not _now(evidence, "momentum"):
+        return
+    if _now(evidence, "dampening"):
+        yield _dialect("at the first step too", dampens_first=True)
+        yield _setting("dampening", 0.0)
+    share = 1 - _now(evidence, "momentum")
+
+    def averaged(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        for group in loop.optimizer.param_groups:
+            group["dampening"] = group["momentum"]
+        speak(loop.optimizer, dampens_first=True)
+        return loop
+
+    yield Variant({"optimizer": averaged}, value=f"{share:g} of it: a running mean")
+
+
+@mistake("PyTorch multiplies the momentum by the learning rate of now: scale after the trace.")
+def learning_rate_inside_momentum(evidence: Evidence):
+    """The learning rate is inside the momentum: each gradient keeps the rate of its own step."""
+    if _is(evidence, SGD) and _now(evidence, "momentum"):
+        yield _dialect(rate_inside=True)
+
+
+@mistake("amsgrad=True, as PyTorch has it: instep.optim.adam(..., amsgrad=True).")
+def amsgrad_missing(evidence: Evidence):
+    """The second moment is the one of now, PyTorch's the largest so far."""
+    if _is(evidence, ADAM) and _now(evidence, "amsgrad"):
+        yield _dialect(amsgrad=False)
+
+
+@mistake("PyTorch's Adagrad starts from 0: initial_accumulator_value=0.0; optax's from 0.1.")
+def another_initial_accumulator(evidence: Evidence):
+    """The squares that the optimizer remembers begin with another number."""
+    if evidence.last is not None:
+        return
+    for slot, kind in (("sum", torch.optim.Adagrad), ("square_avg", torch.optim.RMSprop)):
+        for value in (0.1, 1.0, 0.01) if _is(evidence, kind) else ():
+
+            def change(evidence: Evidence, loop: TorchLoop, slot=slot, value=value) -> TorchLoop:
+                if evidence.last is None:
+                    for group in loop.optimizer.param_groups:
+                        for p in group["params"]:
+                            _start(loop.optimizer.state[p], slot, p, value)
+                return loop
+
+            yield Variant({"optimizer": change}, value=f"{value:g}")
+            eps = 1e-7
+
+            def both(evidence: Evidence, loop: TorchLoop, change=change, eps=eps) -> TorchLoop:
+                change(evidence, loop)
+                for group in loop.optimizer.param_groups:
+                    group["eps"] = eps
+                speak(loop.optimizer, inside=True)
+                return loop
+
+            yield Variant({"optimizer": both}, value=f"{value:g}, and eps=1e-7 under the root")
+
+
+def _start(state: dict[str, Any], slot: str, p: torch.Tensor, value: float) -> None:
+    state.setdefault("step", torch.tensor(0.0))
+    state[slot] = torch.full_like(p, value)
+
+
+def _same_settings(optimizer: type, group: dict[str, Any], names: tuple[str, ...]):
+    given = {name: group[name] for name in names if name in group}
+    return optimizer(group["params"], **given)
+
+
+OTHERS = {
+    "SGD": (torch.optim.SGD, ("lr", "momentum", "weight_decay")),
+    "Adam": (torch.optim.Adam, ("lr", "betas", "eps", "weight_decay")),
+    "RMSprop": (torch.optim.RMSprop, ("lr", "alpha", "eps", "weight_decay")),
+    "Adagrad": (torch.optim.Adagrad, ("lr", "weight_decay")),
+    "NAdam": (torch.optim.NAdam, ("lr", "betas", "eps", "weight_decay")),
+    "Adamax": (torch.optim.Adamax, ("lr", "betas", "eps", "weight_decay")),
+}
+
+
+@mistake("Use the optimizer that PyTorch's loop has, from instep.optim.", special=True)
+def another_algorithm(evidence: Evidence):
+    """Another optimizer; it can be told at its first step, from nothing remembered."""
+    if evidence.last is not None or evidence.loop.optimizer.state:
+        return
+    for name, (optimizer, settings) in OTHERS.items():
+        if type(evidence.loop.optimizer) is optimizer:
+            continue
+
+        def change(
+            evidence: Evidence, loop: TorchLoop, optimizer=optimizer, settings=settings
+        ) -> TorchLoop:
+            if evidence.last is None:
+                others = [
+                    _same_settings(optimizer, g, settings) for g in loop.optimizer.param_groups
+                ]
+                loop.optimizer.step = lambda: [one.step() for one in others]  # type: ignore
+            return loop
+
+        yield Variant({"optimizer": change}, value=name)

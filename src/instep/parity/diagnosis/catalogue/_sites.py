@@ -1,0 +1,55 @@
+"""The calls of a forward pass that a mistake may be made in: all of a kind, or some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .._evidence import Evidence
+from .._mistake import Variant
+from .._rewrite import Call, Rewrite
+from .._step import calls
+
+
+def changed_calls(
+    evidence: Evidence,
+    names: tuple[str, ...],
+    change: Rewrite,
+    value: str = "",
+    when: Callable[[Call], bool] = lambda call: True,
+) -> Iterator[Variant]:
+    """Variants that change the calls of these functions.
+
+    All of them; those in modules of one name (``ln1`` of every block); those inside one
+    module; each by itself. Where two of these are the same calls, the wider is said.
+
+    Args:
+      evidence: whose forward pass it is.
+      names: of functions of PyTorch.
+      change: what it makes of such a call; None: nothing, here.
+      value: what is used instead.
+      when: which of these calls.
+    """
+    found = [call for call in calls(evidence) if call.name in names and when(call)]
+    seen: set[frozenset[int]] = set()
+    for where, chosen in _groups(found):
+        numbers = frozenset(call.number for call in chosen)
+        if numbers and numbers not in seen:
+            seen.add(numbers)
+            yield Variant({"call": _only(numbers, change)}, where, value)
+
+
+def _groups(found: list[Call]) -> Iterator[tuple[str, list[Call]]]:
+    modules = dict.fromkeys(call.module for call in found)
+    yield (next(iter(modules)) if len(modules) == 1 else ""), found
+    for last in dict.fromkeys(module.rpartition(".")[2] for module in modules):
+        alike = [c for c in found if c.module.rpartition(".")[2] == last]
+        inside = dict.fromkeys(c.module for c in alike)
+        yield (next(iter(inside)) if len(inside) == 1 else f"every {last}"), alike
+    for module in modules:
+        yield module, [call for call in found if call.module == module]
+    for call in found:
+        yield call.module, [call]
+
+
+def _only(numbers: frozenset[int], change: Rewrite) -> Rewrite:
+    return lambda call: change(call) if call.number in numbers else None
