@@ -6,7 +6,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from ._records import Coverage, Curve, Divergence, Measurement, Row, Walk
+from ._records import Cause, Coverage, Curve, Divergence, Measurement, Row, Unexplained, Walk
 from ._tolerance import (
     DRAWS,
     FLOOR_FACTOR,
@@ -17,13 +17,14 @@ from ._tolerance import (
     ROUNDING_FACTOR,
     ROUNDING_ULPS,
 )
+from ._words import unexplained, why
 
 
 if TYPE_CHECKING:
     from ._report import Report
 
 
-SCHEMA = 2
+SCHEMA = 3
 DIGITS = 5  # of the numbers of a series
 
 
@@ -37,6 +38,8 @@ def to_dict(report: Report) -> dict[str, Any]:
         "hint": report.hint,
         "steps": report.steps,
         "first_divergence": report.first_divergence and _divergence(report.first_divergence),
+        "causes": [_cause(cause) for cause in report.causes],
+        "unexplained": [_unexplained(one) for one in report.unexplained],
         "coverage": _coverage(report.coverage),
         "walks": [_walk(walk) for walk in report.walks],
         "curves": [_curve(curve) for curve in report.curves],
@@ -105,6 +108,29 @@ def _divergence(first: Divergence) -> dict[str, Any]:
         "jax": first.jax,
         **_measurement(first.measurement),
         "others": first.others,
+    }
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {
+        "part": cause.part,
+        "explanations": [asdict(one) for one in cause.explanations],
+        "leaves": [leaf._asdict() for leaf in cause.leaves],
+        "steps": list(cause.steps),
+        "before": _number(cause.before),
+        "after": _number(cause.after),
+        "place": cause.place,
+        "told": [list(pair) for pair in why(cause)],
+    }
+
+
+def _unexplained(one: Unexplained) -> dict[str, Any]:
+    return {
+        "part": one.part,
+        "step": one.step,
+        "leaves": [leaf._asdict() for leaf in one.leaves],
+        "place": one.place,
+        "told": [["unexplained", unexplained(one)]],
     }
 
 

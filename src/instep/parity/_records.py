@@ -160,3 +160,45 @@ class Matched:
     torch: tuple[str, ...]
     jax: tuple[str, ...]
     layout: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A mistake of the catalogue, as it may have been made here."""
+
+    mistake: str  # its name
+    says: str  # what happened, one sentence
+    fix: str  # one sentence
+    where: str  # PyTorch's module path or leaf; "": everywhere
+    value: str  # what was used instead, "eps=1e-06"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A mistake that turns PyTorch's step into the one that JAX took: it was replayed.
+
+    If several explain it, they give the same numbers in all steps that were looked at.
+    """
+
+    part: str  # of the step
+    explanations: tuple[Explanation, ...]  # the likeliest first
+    leaves: tuple[Leaf, ...]  # that it explains
+    steps: tuple[int, ...]  # in which it was replayed, and gave the numbers of JAX
+    before: float  # largest error of these leaves, over their maximum, against PyTorch's step
+    after: float  # the same against PyTorch's step with the mistake
+    place: str  # in both sources, if it is in the forward pass
+
+    @property
+    def name(self) -> str:
+        """Of the likeliest mistake."""
+        return self.explanations[0].mistake
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """A part of the step that diverges, and no mistake of the catalogue gives its numbers."""
+
+    part: str
+    step: int
+    leaves: tuple[Leaf, ...]
+    place: str  # in both sources, where it could be found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ._html import fragment, page
 from ._json import to_dict
-from ._records import Coverage, Curve, Divergence, Matched, Row, Verdict, Walk
+from ._records import Cause, Coverage, Curve, Divergence, Matched, Row, Unexplained, Verdict, Walk
 from ._table import plain
 
 
@@ -25,6 +25,8 @@ class Report:
     weights: tuple[Matched, ...]
     environment: dict[str, str]
     hint: str | None = None  # where to look first, one sentence
+    causes: tuple[Cause, ...] = ()  # why, confirmed by replay, in the order of the step
+    unexplained: tuple[Unexplained, ...] = ()  # parts that diverge for another reason
 
     @property
     def in_step(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .._errors import ParityError
@@ -18,6 +19,7 @@ from ._report import Report
 from ._settings import precision, random_state, random_state_kept, set_random_state
 from ._summary import make_report
 from ._walker import Walker, begin
+from .diagnosis._search import Diagnosis, diagnose
 
 
 CHAOS = (
@@ -70,6 +72,7 @@ def run(
         if isinstance(pair, TorchLoop):
             pair = lowered_pair(pair, steps)
         walkers, ends = _walk(pair, steps, _low(pair.torch, precisions), on_step)
+        found = _diagnose(walkers)
     report = make_report(
         [w.ledger for w in walkers if w.plan.judged and _counts(w, ends.get(w.plan))],
         steps,
@@ -87,7 +90,19 @@ def run(
         hidden=walkers[0].jax.hidden,
         drawn=[] if walkers[0].plan.judged else [CHAOS],
     )
-    return report.with_hint(hint(report, pair.torch))
+    report = replace(
+        report, causes=tuple(found.causes), unexplained=tuple(found.unexplained)
+    )
+    return report.with_hint(None if found.causes else hint(report, pair.torch))
+
+
+def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
+    """Of the walk in which each step stands alone, if it diverges, else of the free one."""
+    left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
+    if not left:
+        return Diagnosis(())
+    with precision("float64"):
+        return diagnose(left[0].evidence)
 
 
 class End(NamedTuple):

@@ -104,7 +104,7 @@ class Walker:
 
     def _keep(self, evidence: Evidence) -> None:
         self._rates[evidence.n] = {x: v for x, v in evidence.seen.items() if x.kind == "lr"}
-        if evidence.last is not None:
+        if evidence.last is not None and not self.evidence:
             evidence.last.last = None  # of the steps before, only the last is ever asked for
         if self.ledger.diverged and evidence.n not in self.ledger.skipped:
             self.evidence.append(evidence)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._records import JUDGED, Divergence, Measurement, Walk
+from ._leaf import Leaf
+from ._records import (
+    JUDGED,
+    Cause,
+    Divergence,
+    Explanation,
+    Measurement,
+    Unexplained,
+    Walk,
+)
 
 
 if TYPE_CHECKING:
@@ -27,7 +36,48 @@ def told(report: Report) -> list[tuple[str, str]]:
         if first.others:
             leaves = "leaf" if first.others == 1 else "leaves"
             lines.append(("also", f"{first.others} further {leaves} at this step"))
+    for cause in report.causes:
+        lines += why(cause)
+    for one in report.unexplained:
+        lines.append(("unexplained", unexplained(one)))
     return [*lines, ("hint", report.hint)] if report.hint else lines
+
+
+def why(cause: Cause) -> list[tuple[str, str]]:
+    """What happened, the proof, and what to do: (label, sentence)."""
+    first, *others = cause.explanations
+    steps = ", ".join(map(str, cause.steps))
+    lines = [
+        ("why", f"{first.mistake}{_at(first)}: {first.says}"),
+        (
+            "replayed",
+            f"with this mistake PyTorch makes JAX's numbers at step {steps}: the error of "
+            f"{_leaf(cause.leaves)} falls from {cause.before:.1e} to {cause.after:.1e}",
+        ),
+    ]
+    same = dict.fromkeys(f"{x.mistake}{_at(x)}" for x in others)
+    if same:
+        lines.append(("or", f"{'; '.join(same)}: the same numbers here"))
+    if cause.place:
+        lines.append(("at", cause.place))
+    return [*lines, ("fix", first.fix)]
+
+
+def unexplained(one: Unexplained) -> str:
+    """``gradient of fc.weight at step 2: no known mistake gives these numbers``"""
+    at = f". First missing: {one.place}" if one.place else ""
+    return f"{_leaf(one.leaves)} at step {one.step}: no known mistake gives these numbers{at}"
+
+
+def _at(one: Explanation) -> str:
+    inside = ", ".join(x for x in (one.where, one.value) if x)
+    return f" ({inside})" if inside else ""
+
+
+def _leaf(leaves: tuple[Leaf, ...]) -> str:
+    first, *others = leaves
+    name = first.kind if first.kind == first.name else f"{first.kind} of {first.name}"
+    return f"{name} and {len(others)} more" if others else name
 
 
 def where(first: Divergence) -> str:

@@ -55,6 +55,11 @@ class Evidence:
         """The parameters."""
         return [name for name, _ in self.loop.model.named_parameters()]
 
+    @property
+    def takes_closure(self) -> bool:
+        """Whether a step of the optimizer is several, which no gradient replays: LBFGS."""
+        return isinstance(self.loop.optimizer, torch.optim.LBFGS)
+
     def shows(self, kind: str) -> bool:
         """Whether the JAX half lets any leaf of this kind be seen."""
         return any(leaf.kind == kind for leaf in self.seen)

@@ -5,49 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import NamedTuple
 
-from .._leaf import Leaf
+import numpy as np
+
+from .._judge import distance
+from .._leaf import Leaf, Observation
+from .._records import Cause, Explanation, Unexplained
 from . import catalogue as _  # noqa: F401  every row registers itself
 from ._agree import disagreeing, errors
 from ._evidence import Evidence
 from ._mistake import CATALOGUE, Mistake, Variant
 from ._place import Place, backward_place, forward_place, reached
-from ._step import PART_OF, PARTS, Step, loss
+from ._step import PART_OF, PARTS, Step, loss, replay
 from ._trace import Trace, trace
 
 
 MOST = 6  # causes of one diagnosis
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """A mistake, made in one way, that explains what JAX did."""
+class Tried(NamedTuple):
+    """A mistake, made in one way."""
 
     mistake: Mistake
     variant: Variant
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A confirmed mistake. Several explanations give the same numbers: it is one of them."""
-
-    part: str
-    explanations: tuple[Explanation, ...]  # the likeliest first
-    leaves: tuple[Leaf, ...]  # that diverge without it and agree with it
-    steps: tuple[int, ...]  # in which it was confirmed
-
-    @property
-    def name(self) -> str:
-        return self.explanations[0].mistake.name
-
-
-@dataclass(frozen=True)
-class Unexplained:
-    """A part of the step that diverges, and no known mistake makes the same numbers."""
-
-    part: str
-    step: int
-    leaves: tuple[Leaf, ...]
 
 
 @dataclass
@@ -57,17 +38,17 @@ class Diagnosis:
     evidence: Sequence[Evidence]
     causes: list[Cause] = field(default_factory=list)
     unexplained: list[Unexplained] = field(default_factory=list)
-    place: Place | None = None
     step: Step = field(default_factory=Step)  # PyTorch's, with the mistakes found so far
     refused: list[tuple[Step, Exception]] = field(default_factory=list)  # by PyTorch itself
-    _known: list[Explanation] = field(default_factory=list)
+    _known: list[Tried] = field(default_factory=list)
     _traces: dict[int, Trace] = field(default_factory=dict)
 
     def look(self) -> Diagnosis:
         """Explain every part of every step, the first one first."""
         for evidence in self.evidence:
             for part in PARTS:
-                self._explain(part, evidence)
+                if not (part == "optimizer" and evidence.takes_closure):
+                    self._explain(part, evidence)
         return self
 
     def _explain(self, part: str, evidence: Evidence) -> None:
@@ -82,26 +63,41 @@ class Diagnosis:
                 or self._pair(part, evidence, wrong)
             )
             if not found:
-                self._locate(part, evidence)
-                self.unexplained.append(Unexplained(part, evidence.n, tuple(wrong)))
+                place = str(self._place(evidence) or "") if part == "backward" else ""
+                self.unexplained.append(Unexplained(part, evidence.n, tuple(wrong), place))
                 return
             for explanations in found:
                 self._adopt(part, evidence, wrong, explanations)
 
     def _adopt(
-        self, part: str, evidence: Evidence, wrong: list[Leaf], found: list[Explanation]
+        self, part: str, evidence: Evidence, wrong: list[Leaf], found: list[Tried]
     ) -> None:
-        found = self._most_often(part, evidence, wrong, found)
+        found, steps = self._most_often(part, evidence, wrong, found)
+        there = ""
+        if "call" in found[0].variant.changes and wrong[0].kind == "loss":
+            there = str(self._place(evidence) or "")
+        before = replay(part, evidence, self.step)
         self.step = self.step.but(found[0].variant)
+        after = replay(part, evidence, self.step)
         still = set(disagreeing(part, evidence, self.step, PARTS[part]))
         leaves = tuple(leaf for leaf in wrong if leaf not in still) or tuple(wrong)
-        self.causes.append(Cause(part, tuple(found), leaves, (evidence.n,)))
+        self.causes.append(
+            Cause(
+                part,
+                tuple(map(_said, found)),
+                leaves,
+                steps,
+                max(_error(evidence, before, leaf) for leaf in leaves),
+                max(_error(evidence, after, leaf) for leaf in leaves),
+                there,
+            )
+        )
 
     def _single(
         self, part: str, evidence: Evidence, wrong: list[Leaf]
-    ) -> list[list[Explanation]]:
+    ) -> list[list[Tried]]:
         """The mistakes that alone mend the most of what is wrong, and break nothing."""
-        best: list[Explanation] = []
+        best: list[Tried] = []
         score = (0, 0)
         for one in self._candidates(part, evidence):
             mends = self._mends(part, evidence, wrong, self.step.but(one.variant))
@@ -139,23 +135,25 @@ class Diagnosis:
         return len(wrong) - len(still), -len(rest)
 
     def _most_often(
-        self, part: str, evidence: Evidence, wrong: list[Leaf], found: list[Explanation]
-    ) -> list[Explanation]:
-        """Those that explain the most of the other steps too; the special ones last."""
+        self, part: str, evidence: Evidence, wrong: list[Leaf], found: list[Tried]
+    ) -> tuple[list[Tried], tuple[int, ...]]:
+        """Those that explain the most steps, the special ones last; and these steps."""
         kinds = {leaf.kind for leaf in wrong}
 
-        def beyond(one: Explanation) -> int:
+        def explained(one: Tried) -> tuple[int, ...]:
             step = self.step.but(one.variant)
-            others = [e for e in self.evidence if e is not evidence]
-            return sum(len(disagreeing(part, e, step, kinds)) for e in others)
+            others = (e for e in self.evidence if e is not evidence)
+            right = [e.n for e in others if not disagreeing(part, e, step, kinds)]
+            return tuple(sorted([evidence.n, *right]))
 
-        counts = [beyond(one) for one in found]
-        kept = [x for x, n in zip(found, counts, strict=True) if n == min(counts)]
-        return sorted(kept, key=lambda x: x.mistake.special)
+        steps = [explained(one) for one in found]
+        most = max(steps, key=len)
+        kept = [x for x, n in zip(found, steps, strict=True) if len(n) == len(most)]
+        return sorted(kept, key=lambda x: x.mistake.special), most
 
     def _pair(
         self, part: str, evidence: Evidence, wrong: list[Leaf]
-    ) -> list[list[Explanation]]:
+    ) -> list[list[Tried]]:
         """Two mistakes that only together explain what is wrong."""
         ones = [x for x in self._candidates(part, evidence) if "call" not in x.variant.changes]
         for a, b in combinations(ones, 2):
@@ -167,11 +165,11 @@ class Diagnosis:
                 return [[a], [b]]
         return []
 
-    def _by_place(self, evidence: Evidence, wrong: list[Leaf]) -> list[list[Explanation]]:
+    def _by_place(self, evidence: Evidence, wrong: list[Leaf]) -> list[list[Tried]]:
         """Forward mistakes one after the other: each lets more of the pass be found in JAX."""
         if wrong[0].kind != "loss":
             return []
-        found: list[list[Explanation]] = []
+        found: list[list[Tried]] = []
         seen, step = self._trace(evidence), self.step
         there = reached(seen, evidence, step)
         ones = [x for x in self._candidates("backward", evidence) if "call" in x.variant.changes]
@@ -197,17 +195,22 @@ class Diagnosis:
 
     def _trace(self, evidence: Evidence) -> Trace:
         if evidence.n not in self._traces:
-            self._traces[evidence.n] = trace(evidence.program, evidence.state, evidence.batch)
+            given = evidence.program, evidence.state, evidence.batch
+            try:
+                self._traces[evidence.n] = trace(*given)
+            except Exception as error:  # the user's program, run as it is not meant to be
+                self.refused.append((self.step, error))
+                self._traces[evidence.n] = Trace()
         return self._traces[evidence.n]
 
-    def _locate(self, part: str, evidence: Evidence) -> None:
-        if part == "backward" and self.place is None:
-            seen = self._trace(evidence)
-            self.place = forward_place(seen, evidence, self.step) or backward_place(
-                seen, evidence, self.step
-            )
+    def _place(self, evidence: Evidence) -> Place | None:
+        seen = self._trace(evidence)
+        if not seen.values:
+            return None
+        there = forward_place(seen, evidence, self.step)
+        return there or backward_place(seen, evidence, self.step)
 
-    def _candidates(self, part: str, evidence: Evidence) -> Iterator[Explanation]:
+    def _candidates(self, part: str, evidence: Evidence) -> Iterator[Tried]:
         """Mistakes in this part, and in those before it of which JAX shows nothing."""
         parts = {part}
         for before in list(PARTS)[: list(PARTS).index(part)]:
@@ -217,7 +220,7 @@ class Diagnosis:
             parts.add("backward")
         if not self._known:  # once: a replay is kept under the identity of its variants
             self._known = [
-                Explanation(mistake, variant)
+                Tried(mistake, variant)
                 for mistake in CATALOGUE.values()
                 for variant in mistake.variants(evidence)
             ]
@@ -229,3 +232,19 @@ class Diagnosis:
 def _first_kind(part: str, wrong: list[Leaf]) -> list[Leaf]:
     kind = next(kind for kind in PARTS[part] if any(leaf.kind == kind for leaf in wrong))
     return [leaf for leaf in wrong if leaf.kind == kind]
+
+
+def _said(one: Tried) -> Explanation:
+    mistake, variant = one
+    return Explanation(mistake.name, mistake.says, mistake.fix, variant.where, variant.value)
+
+
+def _error(evidence: Evidence, made: Observation, leaf: Leaf) -> float:
+    """Of JAX's leaf against ``made``, over its maximum."""
+    error, largest = distance(evidence.seen[leaf], made[leaf]), np.max(np.abs(made[leaf]))
+    return float(error / largest) if largest else float(error)
+
+
+def diagnose(evidence: Sequence[Evidence]) -> Diagnosis:
+    """The causes of what diverges in these steps, which one walk left; float64 is on."""
+    return Diagnosis(evidence).look()

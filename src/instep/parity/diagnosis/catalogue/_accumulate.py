@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..._leaf import Leaf
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
 from .._step import Gradients, Sum
@@ -30,7 +31,16 @@ def gradients_kept(evidence: Evidence):
 @mistake("Compute the gradients before the optimizer steps: acc first, instep.step after it.")
 def gradients_of_last_step(evidence: Evidence):
     """The optimizer was given the gradients of the step before, at the first none."""
-    yield Variant({"gradient": _with_last(lambda now, last, n: last)})
+
+    def stale(evidence: Evidence, now: Sum) -> Sum:
+        if evidence.last is None:
+            return now._replace(total={k: torch.zeros_like(g) for k, g in now.total.items()})
+        right = evidence.last.right
+        return now._replace(
+            total={k: torch.tensor(right[Leaf("gradient", k)]) for k in now.total}
+        )
+
+    yield Variant({"gradient": stale})
 
 
 def _with_last(combine: Callable) -> Callable:

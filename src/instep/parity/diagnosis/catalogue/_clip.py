@@ -49,18 +49,22 @@ def clip_each_leaf(evidence: Evidence):
     """Each leaf is clipped by its own norm."""
     if evidence.loop.clip_grad_norm is None:
         return
-    for epsilon in (1e-6, 0.0):
+    shown, most = evidence.gradients("clipped gradient"), _max_norm(evidence)
+    largest = max((float(g.norm()) for g in (shown or {}).values()), default=most)
+    for limit in dict.fromkeys((most, float(f"{largest:.3g}"))):
+        for epsilon in (1e-6, 0.0):
 
-        def clip(evidence: Evidence, now: Clip, epsilon=epsilon) -> Clip:
-            most = _max_norm(evidence)
-            return now._replace(
-                clipped={
-                    name: g * (most / (g.norm() + epsilon)).clamp(max=1.0)
-                    for name, g in now.given.items()
-                }
-            )
+            def clip(evidence: Evidence, now: Clip, limit=limit, epsilon=epsilon) -> Clip:
+                return now._replace(
+                    clipped={
+                        name: g * (limit / (g.norm() + epsilon)).clamp(max=1.0)
+                        for name, g in now.given.items()
+                    }
+                )
 
-        yield Variant({"clip": clip}, value="" if epsilon else "without 1e-6")
+            said = [f"max_norm={limit:g}"] if limit != most else []
+            said += [] if epsilon else ["without 1e-6"]
+            yield Variant({"clip": clip}, value=", ".join(said))
 
 
 @mistake("PyTorch clips the norm here; instep.clip_grad_norm does.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
@@ -25,16 +24,16 @@ def biased_variance(evidence: Evidence):
     def biased(call: Call) -> Call:
         x, var = call.get("input"), call.get("running_var")
         momentum, n = call.get("momentum", 0.1), x.numel() // x.shape[1]
+        unbiased = call.but(running_var=var.clone())
 
-        def norm(*args, **kwargs):
-            old = var.clone()
-            made = F.batch_norm(*args, **kwargs)
+        def norm():
+            made, new = unbiased(), unbiased.get("running_var")
             with torch.no_grad():
-                kept = old * (1 - momentum)
-                var.copy_(kept + (var - kept) * (n - 1) / n)
+                kept = var * (1 - momentum)
+                var.copy_(kept + (new - kept) * (n - 1) / n)
             return made
 
-        return call.of(norm, *call.args, **call.kwargs)
+        return call.of(norm)
 
     yield from changed_calls(evidence, ("batch_norm",), biased, when=_trains)
 
