@@ -30,8 +30,9 @@ TEETH: dict[str, Tooth] = {}
 
 
 class Tooth(NamedTuple):
-    """Where a mistake is found first, and in which precisions rounding hides it."""
+    """What a mistake is called, where it is found first, and which precisions hide it."""
 
+    cause: str
     stage: str
     step: int
     hidden: tuple[str, ...]
@@ -42,9 +43,9 @@ def clean(make: Callable[[], instep.Pair]):
     return make
 
 
-def tooth(stage: str, step: int = 1, hidden: tuple[str, ...] = ()):
+def tooth(cause: str, stage: str, step: int = 1, hidden: tuple[str, ...] = ()):
     def register(make: Callable[[], instep.Pair]):
-        TEETH[make.__name__] = Tooth(stage, step, hidden)
+        TEETH[make.__name__] = Tooth(cause, stage, step, hidden)
         return make
 
     return register
@@ -109,35 +110,35 @@ def cnn_by_hand():
     return cnn_pair()
 
 
-@tooth("gradient")
+@tooth("gradient_negated", "gradient")
 def sign_of_one_gradient_leaf():
     return cnn_pair(gradient=lambda now, last: _edit(now, "bn1.bias", lambda g: -g))
 
 
-@tooth("schedule", step=0)
+@tooth("another_base_rate", "schedule", step=0)
 def lr_times_1_01():
     lr = instep.schedules.cosine_annealing_lr(1.01 * cnn.LR, cnn.STEPS)
     return cnn_pair(tx=instep.optim.sgd(lr, cnn.MOMENTUM, weight_decay=cnn.WEIGHT_DECAY))
 
 
-@tooth("schedule", step=0)
+@tooth("schedule_ahead", "schedule", step=0)
 def schedule_one_step_ahead():
     right = instep.schedules.cosine_annealing_lr(cnn.LR, cnn.STEPS)
     tx = instep.optim.sgd(lambda n: right(n + 1), cnn.MOMENTUM, weight_decay=cnn.WEIGHT_DECAY)
     return cnn_pair(tx=tx)
 
 
-@tooth("loss")
+@tooth("microbatch_dropped", "loss")
 def last_microbatch_dropped():
     return cnn_pair(microbatches=cnn.ACCUMULATE - 1)
 
 
-@tooth("gradient")
+@tooth("sum_for_mean", "gradient")
 def sum_instead_of_mean():
     return cnn_pair(mean=lambda acc: replace(instep.mean(acc), grads=acc.grads))
 
 
-@tooth("gradient", step=2)
+@tooth("gradients_kept", "gradient", step=2)
 def zero_grad_forgotten():
     def keep(params, last):
         return replace(instep.zero_grad(params), grads=last.grads)
@@ -145,12 +146,12 @@ def zero_grad_forgotten():
     return cnn_pair(first=keep)
 
 
-@tooth("gradient")
+@tooth("gradients_of_last_step", "gradient")
 def gradient_of_the_previous_step():
     return cnn_pair(gradient=lambda now, last: last)
 
 
-@tooth("clip", hidden=("float32", "bfloat16"))
+@tooth("clip_without_epsilon", "clip", hidden=("float32", "bfloat16"))
 def clip_without_1e_6():
     def clip(grads):
         norm = optax.tree.norm(grads)
@@ -160,7 +161,7 @@ def clip_without_1e_6():
     return cnn_pair(clip=clip)
 
 
-@tooth("clip")
+@tooth("clip_each_leaf", "clip")
 def clip_each_leaf_by_itself():
     def clip(grads):
         _, norm = instep.clip_grad_norm(grads, np.inf)
@@ -170,7 +171,7 @@ def clip_each_leaf_by_itself():
     return cnn_pair(clip=clip)
 
 
-@tooth("buffers", hidden=("bfloat16",))
+@tooth("biased_variance", "buffers", hidden=("bfloat16",))
 def biased_running_variance():
     n = cnn.MICROBATCH * 8 * 8  # values per channel of a microbatch
     biased = (n - 1) / n  # of the share that is new
@@ -179,12 +180,12 @@ def biased_running_variance():
     )
 
 
-@tooth("buffers")
+@tooth("statistics_never_updated", "buffers")
 def running_statistics_never_updated():
     return cnn_pair(loss_fn=_with_running_var(lambda new, old: old))
 
 
-@tooth("optimizer", hidden=("bfloat16",))
+@tooth("decay_not_on_vectors", "optimizer", hidden=("bfloat16",))
 def decay_not_on_biases():
     lr = instep.schedules.cosine_annealing_lr(cnn.LR, cnn.STEPS)
     plain = instep.optim.sgd(lr, cnn.MOMENTUM)
@@ -195,7 +196,7 @@ def decay_not_on_biases():
     return cnn_pair(tx=tx)
 
 
-@tooth("optimizer")
+@tooth("dampened", "optimizer")
 def dampening_on_the_first_step():
     torch_half = _torch_half_with_dampening(0.5)
     damped = optax.chain(
@@ -221,7 +222,7 @@ def mlp_pair(**mistake: Any) -> instep.Pair:
     return replace(pair, jax=replace(pair.jax, **mistake))
 
 
-@tooth("optimizer")
+@tooth("no_bias_correction", "optimizer")
 def no_bias_correction():
     def update(grads, state, params=None):
         mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mu, grads)
@@ -234,22 +235,22 @@ def no_bias_correction():
     return mlp_pair(tx=optax.chain(adam, decay, lr))
 
 
-@tooth("optimizer")
+@tooth("decay_coupled", "optimizer")
 def decay_coupled_instead_of_decoupled():
     return mlp_pair(tx=optax.chain(optax.add_decayed_weights(1e-2), optax.adam(2e-3)))
 
 
-@tooth("optimizer", hidden=("bfloat16",))
+@tooth("another_decay", "optimizer", hidden=("bfloat16",))
 def optax_default_weight_decay():
     return mlp_pair(tx=optax.adamw(2e-3))
 
 
-@tooth("optimizer", hidden=("bfloat16",))
+@tooth("epsilon_inside_root", "optimizer", hidden=("bfloat16",))
 def epsilon_inside_the_root():
     return mlp_pair(tx=optax.adamw(2e-3, eps=0.0, eps_root=1e-16, weight_decay=1e-2))
 
 
-@tooth("loss")
+@tooth("weight_not_transposed", "loss")
 def square_weight_not_transposed():
     pair = mlp.WORKLOAD.make_pair()
     rules = [bridge.linear("fc1"), _untransposed("fc2"), bridge.linear("fc3")]
@@ -264,7 +265,7 @@ def token_weighted_mean():
     return _ragged(lambda total, weight: instep.Loss(total, weight))
 
 
-@tooth("loss")
+@tooth("microbatches_weighed_otherwise", "loss")
 def mean_of_means_on_ragged_weights():
     return _ragged(lambda total, weight: total / weight)
 

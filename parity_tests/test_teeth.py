@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import teeth
 from instep.cli._app import app
+from instep.parity._tolerance import RELATIVE
 
 
 FILE = Path(teeth.__file__)
@@ -29,11 +30,15 @@ def test_without_a_mistake_exit_0(name, tmp_path):
     assert report["verdict"] == "in step"
     assert [walk["verdict"] for walk in report["walks"]] == ["in step"] * 4
     assert "IN STEP" in done.output
+    assert report["causes"] == report["unexplained"] == []
 
 
 @pytest.mark.parametrize("name", teeth.TEETH)
-def test_with_a_mistake_exit_1_and_the_stage_is_named(name, tmp_path):
-    """In every walk that is not said to hide it, at the same stage and step in float64."""
+def test_with_a_mistake_exit_1_and_stage_and_cause_are_named(name, tmp_path):
+    """In every walk that is not said to hide it, at the same stage and step in float64.
+
+    The mistake that is named turns PyTorch's step into JAX's, to the last digits, up to step 3.
+    """
     done, report = parity(name, tmp_path)
     assert done.exit_code == 1, done.output
     tooth = teeth.TEETH[name]
@@ -49,6 +54,12 @@ def test_with_a_mistake_exit_1_and_the_stage_is_named(name, tmp_path):
         for walk in report["walks"]
     }
     assert len(verdicts) == 4
+    causes = [cause["explanations"][0]["mistake"] for cause in report["causes"]]
+    assert set(causes) == {tooth.cause} and not report["unexplained"], report["causes"]
+    assert f"why {tooth.cause}" in printed
+    for cause in report["causes"]:
+        assert cause["after"] < RELATIVE < cause["before"]
+        assert cause["steps"][-1] == 3
 
 
 def test_the_readme_counts_them():

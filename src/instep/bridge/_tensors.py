@@ -32,6 +32,13 @@ def map_tensors(fn: Callable[[torch.Tensor], Any], tree: Any) -> Any:
     return tree
 
 
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    """The tensors of ``tree``, in order."""
+    found: list[torch.Tensor] = []
+    map_tensors(found.append, tree)
+    return found
+
+
 def to_dtype(tree: Any, dtype: torch.dtype) -> Any:
     """A copy of ``tree`` whose floating tensors are cast to ``dtype``."""
     return map_tensors(

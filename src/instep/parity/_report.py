@@ -8,7 +8,17 @@ from pathlib import Path
 
 from ._html import fragment, page
 from ._json import to_dict
-from ._records import Cause, Coverage, Curve, Divergence, Matched, Row, Unexplained, Verdict, Walk
+from ._records import (
+    Cause,
+    Coverage,
+    Curve,
+    Divergence,
+    Matched,
+    Row,
+    Unexplained,
+    Verdict,
+    Walk,
+)
 from ._table import plain
 
 

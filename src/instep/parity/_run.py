@@ -90,9 +90,7 @@ def run(
         hidden=walkers[0].jax.hidden,
         drawn=[] if walkers[0].plan.judged else [CHAOS],
     )
-    report = replace(
-        report, causes=tuple(found.causes), unexplained=tuple(found.unexplained)
-    )
+    report = replace(report, causes=tuple(found.causes), unexplained=tuple(found.unexplained))
     return report.with_hint(None if found.causes else hint(report, pair.torch))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class Walker:
     copies: list[TorchLoop]
     taken: int = 0  # optimizer steps before the walk: the scheduler goes on from there
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
-    program: Steps | None = None
+    program: Callable[[Any, Any], Any] | None = None  # JAX's step, as it was written
     schedule: list[list[float]] = field(default_factory=list)  # learning rates, by steps taken
     evidence: list[Evidence] = field(default_factory=list)  # of float64 steps that diverge
     _last: Evidence | None = None
@@ -93,7 +93,7 @@ class Walker:
         if before is not None and witness:
             evidence = Evidence(
                 n, before, window, rng, stood, right, seen, self.ledger.at(n), self.schedule,
-                self._rates, self.program.plain, start, batch, self._last,
+                self._rates, self.program, start, batch, self._last,
             )  # fmt: skip
             self._keep(evidence)
 
@@ -196,9 +196,7 @@ class Walker:
         return right, [seen, *draws], drawn.passes
 
 
-def begin(
-    plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 0
-) -> Walker:
+def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 0) -> Walker:
     """Copy the PyTorch half, bring the weights across, and compare what stands.
 
     Args:
@@ -227,7 +225,7 @@ def begin(
     if scheduler is not None:
         taken = updates_taken(scheduler, pair.torch.scheduler_every)
     walker = Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
-    walker.program = steps
+    walker.program = steps.plain
     if plan.judged and not plan.rounding:
         walker.schedule = rates_of(reference, ahead, taken)
         walker._rates[0] = {x: v for x, v in at_start.items() if x.kind == "lr"}

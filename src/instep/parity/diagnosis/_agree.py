@@ -43,9 +43,7 @@ def disagreeing(
     return still
 
 
-def errors(
-    evidence: Evidence, made: Observation, kinds: Collection[str]
-) -> dict[Leaf, float]:
+def errors(evidence: Evidence, made: Observation, kinds: Collection[str]) -> dict[Leaf, float]:
     """Error over bound of every leaf that is beyond it."""
     beyond = {}
     for leaf, value in made.items():

@@ -44,7 +44,7 @@ class Evidence:
     measured: Mapping[Leaf, Measurement]
     schedule: list[list[float]]
     rates: Mapping[int, Observation]
-    program: Callable[[Any, Any], Any]
+    program: Callable[[Any, Any], Any] | None
     state: Any
     batch: Any
     last: Evidence | None = None

@@ -53,9 +53,7 @@ def mistake(fix: str, special: bool = False) -> Callable[[Rows], Rows]:
 
     def enter(variants: Rows) -> Rows:
         says = " ".join((variants.__doc__ or "").split())
-        CATALOGUE[variants.__name__] = Mistake(
-            variants.__name__, says, fix, variants, special
-        )
+        CATALOGUE[variants.__name__] = Mistake(variants.__name__, says, fix, variants, special)
         return variants
 
     return enter

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ...bridge._arrays import tensor_to_array
+from ...bridge._tensors import tensors_in
 from ._evidence import Evidence
 from ._rewrite import Call, Rewriting
 from ._step import Step, _work, window_of
@@ -52,7 +53,11 @@ def forward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:
     """The first call whose result is missing, and everything that is made of it; None: none."""
     nodes = _nodes(seen, evidence, step)
     lost = _first_lost(nodes)
-    return None if lost is None else Place(lost.call.module, lost.call.name, _line(seen, lost, nodes))
+    return (
+        None
+        if lost is None
+        else Place(lost.call.module, lost.call.name, _line(seen, lost, nodes))
+    )
 
 
 def reached(seen: Trace, evidence: Evidence, step: Step) -> int:
@@ -65,28 +70,32 @@ def reached(seen: Trace, evidence: Evidence, step: Step) -> int:
 def backward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:
     """The last call whose result has a gradient that is missing: there it parts, going back."""
     nodes = _nodes(seen, evidence, step, backward=True)
-    by_number = {node.call.number: node for node in nodes}
+    there = {
+        node.call.number: seen.find(node.gradient, scaled=True)
+        for node in nodes
+        if node.gradient is not None
+    }
     for node in reversed(nodes):
-        if node.gradient is None or seen.find(node.gradient, scaled=True):
+        if there.get(node.call.number, True):
             continue
-        users = [n for n in nodes if node.call.number in n.made_of and n.gradient]
-        if users and all(seen.find(n.gradient, scaled=True) for n in users):
-            last = by_number[users[-1].call.number]
-            line = next((v.line for v in seen.find(last.gradient, scaled=True) if v.line), "")
-            return Place(last.call.module, last.call.name, line, backward=True)
+        users = [n for n in nodes if node.call.number in n.made_of]
+        if users and all(there.get(n.call.number) for n in users):
+            last = users[-1].call
+            line = next((v.line for v in there[last.number] if v.line), "")
+            return Place(last.module, last.name, line, backward=True)
     return None
 
 
-def _nodes(
-    seen: Trace, evidence: Evidence, step: Step, backward: bool = False
-) -> list[Node]:
+def _nodes(seen: Trace, evidence: Evidence, step: Step, backward: bool = False) -> list[Node]:
     nodes: list[Node] = []
     makers: dict[int, int] = {}
     alive: list[Any] = []
 
     def watch(call: Call, made: Any) -> None:
-        tensors = [x for x in _tensors(made) if x.is_floating_point()]
-        given = [makers[id(x)] for x in _tensors((call.args, dict(call.kwargs))) if id(x) in makers]
+        tensors = [x for x in tensors_in(made) if x.is_floating_point()]
+        given = [
+            makers[id(x)] for x in tensors_in((call.args, dict(call.kwargs))) if id(x) in makers
+        ]
         node = Node(call, given, _print(tensors[0]) if tensors else None)
         for x in tensors:
             makers[id(x)] = call.number
@@ -138,10 +147,6 @@ def _line(seen: Trace, lost: Node, nodes: list[Node]) -> str:
         if values and values[0].line:
             return values[0].line
     return ""
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [x for x in torch.utils._pytree.tree_leaves(tree) if torch.is_tensor(x)]
 
 
 def _print(x: torch.Tensor) -> Fingerprint | None:

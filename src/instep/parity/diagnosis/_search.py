@@ -93,9 +93,7 @@ class Diagnosis:
             )
         )
 
-    def _single(
-        self, part: str, evidence: Evidence, wrong: list[Leaf]
-    ) -> list[list[Tried]]:
+    def _single(self, part: str, evidence: Evidence, wrong: list[Leaf]) -> list[list[Tried]]:
         """The mistakes that alone mend the most of what is wrong, and break nothing."""
         best: list[Tried] = []
         score = (0, 0)
@@ -151,9 +149,7 @@ class Diagnosis:
         kept = [x for x, n in zip(found, steps, strict=True) if len(n) == len(most)]
         return sorted(kept, key=lambda x: x.mistake.special), most
 
-    def _pair(
-        self, part: str, evidence: Evidence, wrong: list[Leaf]
-    ) -> list[list[Tried]]:
+    def _pair(self, part: str, evidence: Evidence, wrong: list[Leaf]) -> list[list[Tried]]:
         """Two mistakes that only together explain what is wrong."""
         ones = [x for x in self._candidates(part, evidence) if "call" not in x.variant.changes]
         for a, b in combinations(ones, 2):
@@ -172,7 +168,9 @@ class Diagnosis:
         found: list[list[Tried]] = []
         seen, step = self._trace(evidence), self.step
         there = reached(seen, evidence, step)
-        ones = [x for x in self._candidates("backward", evidence) if "call" in x.variant.changes]
+        ones = [
+            x for x in self._candidates("backward", evidence) if "call" in x.variant.changes
+        ]
         while True:
             places = [self._reached(seen, evidence, step.but(x.variant)) for x in ones]
             farthest = max(places, default=there)
@@ -195,9 +193,11 @@ class Diagnosis:
 
     def _trace(self, evidence: Evidence) -> Trace:
         if evidence.n not in self._traces:
-            given = evidence.program, evidence.state, evidence.batch
+            assert evidence.program is not None
             try:
-                self._traces[evidence.n] = trace(*given)
+                self._traces[evidence.n] = trace(
+                    evidence.program, evidence.state, evidence.batch
+                )
             except Exception as error:  # the user's program, run as it is not meant to be
                 self.refused.append((self.step, error))
                 self._traces[evidence.n] = Trace()

@@ -98,7 +98,9 @@ class Step:
         return value
 
 
-def replay(part: str, evidence: Evidence, step: Step, moved: OneUlp | None = None) -> Observation:
+def replay(
+    part: str, evidence: Evidence, step: Step, moved: OneUlp | None = None
+) -> Observation:
     """What this part of ``step`` makes of what JAX made before it.
 
     Args:
@@ -180,7 +182,9 @@ def _clipped(evidence: Evidence, step: Step, moved: OneUlp | None) -> Clip:
             moved.move(p.grad)
     with moved or nullcontext():
         norm = _clip(loop)
-        clipped = {name: p.grad for name, p in loop.model.named_parameters()}
+        clipped = {
+            name: p.grad for name, p in loop.model.named_parameters() if p.grad is not None
+        }
         clip = step.changed("clip", evidence, Clip(given, clipped, norm))
     for p in loop.model.parameters():
         p.grad = None
@@ -226,7 +230,9 @@ def _optimizer(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observat
         with torch.no_grad():
             step.changed("update", evidence, loop)
     made = {
-        leaf: value for leaf, value in _standing(loop).items() if leaf.kind in PARTS["optimizer"]
+        leaf: value
+        for leaf, value in _standing(loop).items()
+        if leaf.kind in PARTS["optimizer"]
     }
     return made | {
         Leaf("update", name): made[Leaf("parameter", name)] - p for name, p in before.items()

@@ -1,7 +1,8 @@
-"""Every number that the JAX step makes on its way, told by fingerprints that no layout changes."""
+"""Every array that the JAX step makes on its way, by a fingerprint that no layout changes."""
 
 from __future__ import annotations
 
+import sysconfig
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ from .._lift import lift
 
 
 RELATIVE = 1e-9  # two fingerprints of the same numbers, summed in another order
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "equinox", "instep", "contextlib.py")
+
+# Code that no user wrote. The workloads are written as users write.
+OWN = Path(__file__).parents[2]
+LIBRARIES = (*map(Path, {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}), OWN)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def source_line(eqn: JaxprEqn) -> str:
     traceback = eqn.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
         path = Path(frame.file_name)
-        if not any(part in PACKAGES for part in path.parts) and not frame.file_name.startswith("<"):
+        foreign = any(path.is_relative_to(library) for library in LIBRARIES)
+        if not foreign or path.is_relative_to(OWN / "workloads"):
             return f"{path.name}:{frame.line_num} ({frame.function_name})"
     return ""

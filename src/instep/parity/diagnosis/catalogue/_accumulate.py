@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from ....bridge._tensors import tensors_in
 from ..._leaf import Leaf
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
@@ -102,17 +103,12 @@ def microbatches_weighed_otherwise(evidence: Evidence):
 
         return {"share": share, "report": report}
 
-    def mean_of_means(evidence: Evidence, now: Sum, k: int) -> list[float]:
-        counts = _labels(evidence)
-        return [sum(counts) / n / k**2 for n in counts]
-
     def even(evidence: Evidence, now: list[float]) -> list[float]:
-        return mean_of_means(evidence, None, len(now))  # type: ignore[arg-type]
+        counts = _labels(evidence)
+        return [sum(counts) / n / len(now) ** 2 for n in counts]
 
     def even_report(evidence: Evidence, now: Sum) -> Sum:
-        parts = zip(
-            mean_of_means(evidence, now, len(now.passes)), now.passes, strict=True
-        )
+        parts = zip(even(evidence, now.shares), now.passes, strict=True)
         return now._replace(total=sum(s * p.loss for s, p in parts))
 
     yield Variant(by(1), value="each by its number of labels")
@@ -125,7 +121,7 @@ def _labels(evidence: Evidence) -> list[int]:
     """How many labels each microbatch has: of the last whole-numbered or boolean tensor."""
     counts = []
     for microbatch in evidence.window:
-        tensors = [x for x in _tensors(microbatch) if not x.is_floating_point()]
+        tensors = [x for x in tensors_in(microbatch) if not x.is_floating_point()]
         flags = [x for x in tensors if x.dtype == torch.bool]
         if flags:
             counts.append(int(flags[-1].sum()))
@@ -135,11 +131,9 @@ def _labels(evidence: Evidence) -> list[int]:
     return counts if whole and len(set(counts)) > 1 else []
 
 
-def _tensors(tree) -> list[torch.Tensor]:
-    return [x for x in torch.utils._pytree.tree_leaves(tree) if torch.is_tensor(x)]
-
-
-@mistake("Scan over all microbatches of the window: the leading axis of the batch is their number.")
+@mistake(
+    "Scan over all microbatches of the window: the leading axis of the batch is their number."
+)
 def microbatch_dropped(evidence: Evidence):
     """One microbatch of the window never counted."""
     k = len(evidence.window)
@@ -179,7 +173,7 @@ def _without(i: int) -> Callable:
 
 def _only_zero(i: int) -> dict[str, Callable]:
     def share(evidence: Evidence, now: list[float]) -> list[float]:
-        return now[:i] + [0.0] + now[i + 1 :]
+        return [*now[:i], 0.0, *now[i + 1 :]]
 
     def report(evidence: Evidence, now: Sum) -> Sum:
         k = len(now.passes)

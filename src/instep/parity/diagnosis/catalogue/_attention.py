@@ -92,7 +92,9 @@ def softmax_over_another_axis(evidence: Evidence):
     """A softmax is taken over another axis."""
 
     def over_queries(call: Call) -> Call:
-        def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+        def attend(
+            query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+        ):
             scores = query @ key.mT * (scale or query.shape[-1] ** -0.5)
             if is_causal:
                 ones = torch.ones(scores.shape[-2:], dtype=torch.bool)

@@ -95,7 +95,7 @@ def clip_to_another_norm(evidence: Evidence):
         return
     shown = evidence.gradients("clipped gradient")
     most = float(_norm(shown)) if shown is not None else 0.0
-    if 0.0 < most:
+    if most > 0.0:
         for value in dict.fromkeys((float(f"{most:.3g}"), most)):
             for epsilon in (1e-6, 0.0):
                 yield Variant(
@@ -123,7 +123,9 @@ def clip_each_microbatch(evidence: Evidence):
                     for p in now.passes
                 ]
                 total = {
-                    name: sum(f * p.grads[name] for f, p in zip(factors, now.passes, strict=True))
+                    name: sum(
+                        f * p.grads[name] for f, p in zip(factors, now.passes, strict=True)
+                    )
                     for name in now.total
                 }
                 return now._replace(total=total)

@@ -61,7 +61,19 @@ def another_decay(evidence: Evidence):
     if "weight_decay" not in evidence.loop.optimizer.param_groups[0]:
         return
     own = _largest(evidence)
-    for decay in (1e-4, 1e-2, 1e-3, 0.1, 5e-4, 0.05, 1e-5, own / 2, 2 * own, own / 10, 10 * own):
+    for decay in (
+        1e-4,
+        1e-2,
+        1e-3,
+        0.1,
+        5e-4,
+        0.05,
+        1e-5,
+        own / 2,
+        2 * own,
+        own / 10,
+        10 * own,
+    ):
         if decay and decay != own:
             yield Variant(_set(_all, decay), value=f"weight_decay={decay:g}, all")
             if own:
@@ -115,7 +127,9 @@ def decay_decoupled(evidence: Evidence):
         yield Variant({"optimizer": _spoken(coupled=False, unscaled=True)}, value="without lr")
 
 
-@mistake("PyTorch multiplies the decay by the learning rate: decay before scale_by_learning_rate.")
+@mistake(
+    "PyTorch multiplies the decay by the learning rate: decay before scale_by_learning_rate."
+)
 def decay_not_scaled_by_lr(evidence: Evidence):
     """Decoupled decay is not multiplied by the learning rate."""
     if _decays(evidence) and isinstance(evidence.loop.optimizer, torch.optim.AdamW):

@@ -171,7 +171,9 @@ def pooling_exchanged(evidence: Evidence):
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2}
 
 
-@mistake("Give the padding as numbers: padding=1 is ((1, 1), (1, 1)); 'SAME' is not, at stride 2.")
+@mistake(
+    "Give the padding as numbers: padding=1 is ((1, 1), (1, 1)); 'SAME' is not, at stride 2."
+)
 def padding_same(evidence: Evidence):
     """Padded as 'SAME' does: unevenly at stride 2, where PyTorch pads both sides alike."""
 
@@ -180,9 +182,7 @@ def padding_same(evidence: Evidence):
         n = CONVOLUTIONS[call.name]
         stride, dilation = (_each(call.get(k, 1), n) for k in ("stride", "dilation"))
         pads: list[int] = []
-        for size, kernel, s, d in zip(
-            x.shape[2:], w.shape[2:], stride, dilation, strict=True
-        ):
+        for size, kernel, s, d in zip(x.shape[2:], w.shape[2:], stride, dilation, strict=True):
             total = max((-(-size // s) - 1) * s + (kernel - 1) * d + 1 - size, 0)
             pads = [total // 2, total - total // 2, *pads]
         return call.but(input=F.pad(x, pads), padding=0)
@@ -284,7 +284,11 @@ def _detached(number: int):
 def gates_in_another_order(evidence: Evidence):
     """The gates of an LSTM or GRU are taken in another order."""
     orders = {
-        "lstm": {"i, g, f, o": (0, 2, 1, 3), "i, f, o, g": (0, 1, 3, 2), "f, i, g, o": (1, 0, 2, 3)},
+        "lstm": {
+            "i, g, f, o": (0, 2, 1, 3),
+            "i, f, o, g": (0, 1, 3, 2),
+            "f, i, g, o": (1, 0, 2, 3),
+        },
         "gru": {"z, r, n": (1, 0, 2)},
     }
     for name, known in orders.items():

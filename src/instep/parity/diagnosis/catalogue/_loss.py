@@ -74,9 +74,7 @@ def ignored_labels_counted(evidence: Evidence):
         evidence, CROSS_ENTROPY, divided_by_all, "in the mean", when=present
     )
     for index, said in ((0, "as class 0"), (-1, "as the last class")):
-        yield from changed_calls(
-            evidence, CROSS_ENTROPY, as_class(index), said, when=present
-        )
+        yield from changed_calls(evidence, CROSS_ENTROPY, as_class(index), said, when=present)
 
 
 def _ignores(call: Call) -> bool:

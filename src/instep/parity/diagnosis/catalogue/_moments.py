@@ -64,7 +64,9 @@ def bias_correction_off_by_one(evidence: Evidence):
         yield _dialect("one behind", ahead=-1)
 
 
-@mistake("PyTorch's epsilon is beside the root: eps=, not eps_root=; RMSprop: eps_in_sqrt=False.")
+@mistake(
+    "PyTorch's epsilon is beside the root: eps=, not eps_root=; RMSprop: eps_in_sqrt=False."
+)
 def epsilon_inside_root(evidence: Evidence):
     """Epsilon is added under the root, PyTorch's beside it."""
     if not _is(evidence, ADAM, torch.optim.RMSprop, torch.optim.Adagrad):
@@ -107,7 +109,10 @@ def another_beta(evidence: Evidence):
             for b2 in (betas[1], *seconds):
                 if (b1, b2) != tuple(betas):
                     yield _setting("betas", (b1, b2))
-    for name, values in (("momentum", (0.9, 0.95, 0.99, 0.8, 0.5)), ("alpha", (0.9, 0.99, 0.95, 0.999))):
+    for name, values in (
+        ("momentum", (0.9, 0.95, 0.99, 0.8, 0.5)),
+        ("alpha", (0.9, 0.99, 0.95, 0.999)),
+    ):
         own = _now(evidence, name)
         for value in values:
             if own and value != own:
@@ -163,7 +168,7 @@ def dampened(evidence: Evidence):
 
 @mistake("PyTorch multiplies the momentum by the learning rate of now: scale after the trace.")
 def learning_rate_inside_momentum(evidence: Evidence):
-    """The learning rate is inside the momentum: each gradient keeps the rate of its own step."""
+    """The learning rate is inside the momentum: a gradient keeps the rate of its own step."""
     if _is(evidence, SGD) and _now(evidence, "momentum"):
         yield _dialect(rate_inside=True)
 
@@ -183,7 +188,9 @@ def another_initial_accumulator(evidence: Evidence):
     for slot, kind in (("sum", torch.optim.Adagrad), ("square_avg", torch.optim.RMSprop)):
         for value in (0.1, 1.0, 0.01) if _is(evidence, kind) else ():
 
-            def change(evidence: Evidence, loop: TorchLoop, slot=slot, value=value) -> TorchLoop:
+            def change(
+                evidence: Evidence, loop: TorchLoop, slot=slot, value=value
+            ) -> TorchLoop:
                 if evidence.last is None:
                     for group in loop.optimizer.param_groups:
                         for p in group["params"]:

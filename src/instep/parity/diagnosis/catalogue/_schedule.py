@@ -37,11 +37,10 @@ def schedule_behind(evidence: Evidence):
 def schedule_constant(evidence: Evidence):
     """The learning rate stays at what it was at the start, or at its full value."""
     if _varies(evidence):
-        first, loop = evidence.schedule[0], evidence.loop
+        first = evidence.schedule[0]
         yield _rate(lambda rates: [first] * len(rates), "as at the start")
         if base := _base(evidence):
             yield _rate(lambda rates: [base] * len(rates), f"lr={base[0]:g}")
-        del loop
 
 
 @mistake("Count optimizer steps, not microbatches: the schedule moves once a step.")
@@ -51,9 +50,13 @@ def schedule_per_microbatch(evidence: Evidence):
         return
     k = evidence.loop.accumulate
     if k > 1:
-        yield _rate(lambda rates: [rates[min(k * i, len(rates) - 1)] for i in range(len(rates))])
         yield _rate(
-            lambda rates: [rates[min(k * i + k - 1, len(rates) - 1)] for i in range(len(rates))],
+            lambda rates: [rates[min(k * i, len(rates) - 1)] for i in range(len(rates))]
+        )
+        yield _rate(
+            lambda rates: [
+                rates[min(k * i + k - 1, len(rates) - 1)] for i in range(len(rates))
+            ],
             "and one ahead",
         )
 

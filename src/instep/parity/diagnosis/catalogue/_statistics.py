@@ -51,7 +51,9 @@ def another_statistics_momentum(evidence: Evidence):
         )
 
 
-@mistake("Hand the new statistics on: instep.Loss(loss, buffers=nnx.state(model, nnx.BatchStat)).")
+@mistake(
+    "Hand the new statistics on: instep.Loss(loss, buffers=nnx.state(model, nnx.BatchStat))."
+)
 def statistics_never_updated(evidence: Evidence):
     """Running statistics stay as they were."""
 
@@ -65,7 +67,9 @@ def statistics_never_updated(evidence: Evidence):
     def stay(chosen: tuple[str, ...]) -> dict[str, Callable]:
         def change(evidence: Evidence, now: Sum) -> Sum:
             old = dict(evidence.loop.model.named_buffers())
-            return now._replace(total={k: old[k] if k in chosen else v for k, v in now.total.items()})
+            return now._replace(
+                total={k: old[k] if k in chosen else v for k, v in now.total.items()}
+            )
 
         return {"buffer": change}
 
@@ -102,7 +106,8 @@ def statistics_not_carried(evidence: Evidence):
         def mean(evidence: Evidence, now: Sum) -> Sum:
             parts = [passes(evidence, step)[-1].buffers for step in each]
             total = {
-                name: torch.stack([p[name].double() for p in parts]).mean(0) for name in parts[0]
+                name: torch.stack([p[name].double() for p in parts]).mean(0)
+                for name in parts[0]
             }
             return now._replace(total=total)
 

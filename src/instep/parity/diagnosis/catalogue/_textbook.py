@@ -33,8 +33,8 @@ def speak(optimizer: torch.optim.Optimizer, **dialect: Any) -> bool:
     family = next((f for kind, f in FAMILIES.items() if isinstance(optimizer, kind)), None)
     if family is None:
         return False
-    known = getattr(optimizer, "_dialect", Dialect())
-    optimizer._dialect = replace(known, **dialect)  # type: ignore[attr-defined]
+    spoken = replace(getattr(optimizer, "_dialect", Dialect()), **dialect)
+    optimizer._dialect = spoken  # type: ignore[attr-defined]
 
     def step() -> None:
         with torch.no_grad():
@@ -42,7 +42,7 @@ def speak(optimizer: torch.optim.Optimizer, **dialect: Any) -> bool:
                 for p in group["params"]:
                     if p.grad is not None:
                         g = -p.grad if group.get("maximize") else p.grad
-                        family(p, g, optimizer.state[p], group, optimizer._dialect)
+                        family(p, g, optimizer.state[p], group, spoken)
 
     optimizer.step = step  # type: ignore[method-assign]
     return True
