@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import instep
-import teeth
 from instep import bridge, parity
 from instep.workloads import digits_mlp
 from pairs import linear_pair, with_batches
@@ -125,14 +124,18 @@ def test_labels_shifted_in_the_jax_half_alone_are_seen():
     [
         (lambda: _with_dropout(linear_pair()), "dropout is active (1)"),
         (lambda: _float32_constant(), "or from a constant made in float32"),
-        (lambda: _clipped_by_optax(), "the JAX side shows no clip"),
         (lambda: linear_pair(_nan), "one side has NaN or infinity"),
-        (lambda: teeth.biased_running_variance(), "remembers the biased variance"),
     ],
 )
 def test_hints(make, hint):
     report = parity.run(make(), steps=1)
     assert hint in report.hint and report.hint in " ".join(str(report).split())
+
+
+def test_a_clip_that_no_view_shows_is_named_by_what_the_optimizer_makes_of_it():
+    report = parity.run(_clipped_by_optax(), steps=2)
+    assert [cause.name for cause in report.causes] == ["clip_without_epsilon"], report
+    assert report.hint is None and "add PyTorch's 1e-6" in " ".join(str(report).split())
 
 
 def _nan(params, x):

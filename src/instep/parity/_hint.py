@@ -39,11 +39,6 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
         )
     if first.measurement.error == inf:
         return "one side has NaN or infinity where the other has numbers, or another shape"
-    if first.stage == "buffers" and first.leaf.name.endswith(("running_mean", "running_var")):
-        return (
-            "Flax's BatchNorm remembers the biased variance, and its momentum is 1 minus "
-            "PyTorch's; instep.ops.batch_norm is PyTorch's"
-        )
     if first.stage == "unscale":
         return (
             "PyTorch's scale grows at the growth_interval-th finite step and has no floor; "
@@ -58,14 +53,6 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
         return (
             "in float64 both agree, so this is rounding: look for a cast to a lower precision, "
             "a sum taken in one, or a matmul_precision that PyTorch does not use"
-        )
-    clipped = "clipped gradient: the JAX side does not show"
-    if first.stage == "optimizer" and any(
-        s.startswith(clipped) for s in report.coverage.unseen
-    ):
-        return (
-            "PyTorch clips and the JAX side shows no clip: optax.clip_by_global_norm lacks "
-            "PyTorch's 1e-6; give clip_grad_norm to the JaxLoop"
         )
     m = first.measurement
     if first.stage in ("loss", "gradient") and m.scale and m.error < SMALL * m.scale:

@@ -45,7 +45,11 @@ def disagreeing(
 
 def errors(evidence: Evidence, made: Observation, kinds: Collection[str]) -> dict[Leaf, float]:
     """Error over bound of every leaf that is beyond it."""
-    beyond = {}
+    beyond = {
+        leaf: np.inf  # what both sides show is not there in this step
+        for leaf in evidence.measured
+        if leaf.kind in kinds and leaf in evidence.seen and leaf not in made
+    }
     for leaf, value in made.items():
         if leaf.kind not in kinds or leaf not in evidence.seen:
             continue

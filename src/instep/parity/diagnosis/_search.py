@@ -240,7 +240,9 @@ def _said(one: Tried) -> Explanation:
 
 
 def _error(evidence: Evidence, made: Observation, leaf: Leaf) -> float:
-    """Of JAX's leaf against ``made``, over its maximum."""
+    """Of JAX's leaf against ``made``, over its maximum; infinite if it is not there."""
+    if leaf not in made:
+        return np.inf
     error, largest = distance(evidence.seen[leaf], made[leaf]), np.max(np.abs(made[leaf]))
     return float(error / largest) if largest else float(error)
 
