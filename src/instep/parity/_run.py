@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .._errors import ParityError
+from .._errors import ParityError, where
 from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
@@ -19,7 +19,7 @@ from ._report import Report
 from ._settings import precision, random_state, random_state_kept, set_random_state
 from ._summary import make_report
 from ._walker import Walker, begin
-from .diagnosis._search import Diagnosis, diagnose
+from .diagnosis._search import Diagnosis
 
 
 CHAOS = (
@@ -91,16 +91,24 @@ def run(
         drawn=[] if walkers[0].plan.judged else [CHAOS],
     )
     report = replace(report, causes=tuple(found.causes), unexplained=tuple(found.unexplained))
-    return report.with_hint(None if found.causes else hint(report, pair.torch))
+    return report.with_hint(
+        found.failed or (None if found.causes else hint(report, pair.torch))
+    )
 
 
 def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
-    """Of the walk in which each step stands alone, if it diverges, else of the free one."""
+    """Of the walk in which each step stands alone, if it diverges, else of the free one.
+
+    It calls the user's code in ways that nobody meant; the verdict does not depend on it.
+    """
     left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
-    if not left:
-        return Diagnosis(())
-    with precision("float64"):
-        return diagnose(left[0].evidence)
+    found = Diagnosis(left[0].evidence if left else ())
+    try:
+        with precision("float64"):
+            return found.look()
+    except Exception as error:
+        found.failed = f"the search for the cause ended early: {where(error)}"
+        return found
 
 
 class End(NamedTuple):

@@ -40,6 +40,7 @@ class Diagnosis:
     unexplained: list[Unexplained] = field(default_factory=list)
     step: Step = field(default_factory=Step)  # PyTorch's, with the mistakes found so far
     refused: list[tuple[Step, Exception]] = field(default_factory=list)  # by PyTorch itself
+    failed: str | None = None  # why it ended early
     _known: list[Tried] = field(default_factory=list)
     _traces: dict[int, Trace] = field(default_factory=dict)
 
@@ -245,8 +246,3 @@ def _error(evidence: Evidence, made: Observation, leaf: Leaf) -> float:
         return np.inf
     error, largest = distance(evidence.seen[leaf], made[leaf]), np.max(np.abs(made[leaf]))
     return float(error / largest) if largest else float(error)
-
-
-def diagnose(evidence: Sequence[Evidence]) -> Diagnosis:
-    """The causes of what diverges in these steps, which one walk left; float64 is on."""
-    return Diagnosis(evidence).look()
