@@ -22,7 +22,7 @@ from plants import ByHand, split
 
 
 B, SIZE, C1, C2, WIDTH, CLASSES = 8, 24, 4, 6, 10, 10
-LR, MOMENTUM, DECAY, SMOOTHING, MAX_NORM, ACCUMULATE = 0.05, 0.9, 5e-4, 0.1, 1.0, 2
+LR, MOMENTUM, DECAY, SMOOTHING, MAX_NORM, ACCUMULATE = 0.05, 0.9, 5e-4, 0.1, 0.2, 2
 STEPS = 12
 
 
@@ -105,12 +105,15 @@ class BatchNorm(nnx.Module):
         if not self.training:
             mean, var = self.mean[...], self.var[...]
         elif self.updated:
-            kept, new = self.momentum, 1 - self.momentum
-            seen = var * n / (n - 1) if self.unbiased else var
-            self.mean[...] = kept * self.mean[...] + new * jax.lax.stop_gradient(mean)
-            self.var[...] = kept * self.var[...] + new * jax.lax.stop_gradient(seen)
+            self.remember(self.mean, mean)
+            self.remember(self.var, var * n / (n - 1) if self.unbiased else var)
         y = (x_BHWC - mean) / jnp.sqrt(var + self.epsilon)
         return y * self.scale[...] + self.bias[...]
+
+    def remember(self, memory, seen):
+        old, seen = memory[...], jax.lax.stop_gradient(seen)
+        new = self.momentum * old + (1 - self.momentum) * seen
+        memory[...] = new.astype(old.dtype)
 
 
 def pool1(x):
