@@ -138,6 +138,7 @@ class Attention(nnx.Module):
         self.scale = (E // H) ** -0.5
         self.last_seen = 0  # the newest token that is seen, counted from the own one
         self.axis = -1
+        self.heads = lambda y_BTHD: y_BTHD
 
     def __call__(self, x_BTE):
         B, T, _ = x_BTE.shape
@@ -146,7 +147,7 @@ class Attention(nnx.Module):
         seen = jnp.tril(jnp.ones((T, T), bool), self.last_seen)
         weights_BHTS = jax.nn.softmax(jnp.where(seen, scores_BHTS, -jnp.inf), self.axis)
         y = jnp.einsum("bhts,bshd->bthd", weights_BHTS, v)
-        return self.out(y.reshape(B, T, E))
+        return self.out(self.heads(y).reshape(B, T, E))
 
 
 class MLP(nnx.Module):

@@ -32,6 +32,15 @@ class Plant(NamedTuple):
     stage: str | None = None  # where it must be found first, if no cause says so
 
 
+class TwoPlants(NamedTuple):
+    """A pair with two mistakes, both of which must be found."""
+
+    name: str
+    make: Callable[[], instep.Pair]
+    causes: tuple[str, str]
+    places: tuple[str | None, str | None] = (None, None)
+
+
 @dataclass
 class Plants:
     """The mistakes planted into one workload, and the pair without any."""
@@ -165,6 +174,18 @@ def edit(tree: Any, name: str, fn: Callable) -> Any:
 def stop(tree: Any, name: str) -> Any:
     """``tree`` with no gradient into the leaf called ``name``."""
     return edit(tree, name, jax.lax.stop_gradient)
+
+
+def set_at(path: str, **attributes: Any) -> Callable[[nnx.Module], None]:
+    """What gives the part of a Flax model at ``path`` other attributes."""
+
+    def change(model: Any) -> None:
+        for name in path.split(".") if path else ():
+            model = model[int(name)] if name.isdigit() else getattr(model, name)
+        for name, value in attributes.items():
+            setattr(model, name, value)
+
+    return change
 
 
 def is_matrix(leaf) -> bool:

@@ -10,7 +10,7 @@ from flax import nnx
 import ground_cnn as ground
 import instep
 from ground_cnn import ACCUMULATE, DECAY, LR, MOMENTUM, STEPS, cnn, rate, sgd
-from plants import Plants, clip, edit, keep_gradients, matrices, stop
+from plants import Plants, clip, edit, keep_gradients, matrices, set_at, stop
 
 
 PLANTS = Plants("cnn", cnn)
@@ -186,14 +186,9 @@ def rate_divided_by_accumulate():
 # BatchNorm and its memory.
 
 
-def changed(layer: str = "", **attributes):
-    """The pair whose Flax layer has other attributes."""
-
-    def change(model):
-        for name, value in attributes.items():
-            setattr(getattr(model, layer) if layer else model, name, value)
-
-    return cnn(model=change)
+def changed(path: str, **attributes):
+    """The pair whose Flax module at ``path`` has other attributes."""
+    return cnn(model=set_at(path, **attributes))
 
 
 @plant("biased_variance", place="bn1")
@@ -236,7 +231,7 @@ def same_at_stride_2():
 
 @plant("padding_missing", place="pool2")
 def average_of_valid_windows():
-    return changed(pool2=lambda x: nnx.avg_pool(x, (3, 3), strides=(3, 3)))
+    return changed("", pool2=lambda x: nnx.avg_pool(x, (3, 3), strides=(3, 3)))
 
 
 @plant("pooling_counts_no_padding", place="pool2")
@@ -245,17 +240,17 @@ def average_of_what_is_there():
         around = ((1, 1), (1, 1))
         return nnx.avg_pool(x, (3, 3), (3, 3), padding=around, count_include_pad=False)
 
-    return changed(pool2=pool)
+    return changed("", pool2=pool)
 
 
 @plant("pooling_exchanged", place="pool1")
 def average_for_maximum():
-    return changed(pool1=lambda x: nnx.avg_pool(x, (2, 2), strides=(2, 2)))
+    return changed("", pool1=lambda x: nnx.avg_pool(x, (2, 2), strides=(2, 2)))
 
 
 @plant("activation_exchanged", place="")
 def leaky_relu():
-    return changed(activation2=nnx.leaky_relu)
+    return changed("", activation2=nnx.leaky_relu)
 
 
 @plant("bias_missing", place="fc1.bias")

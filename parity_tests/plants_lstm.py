@@ -9,7 +9,7 @@ import optax
 import ground_lstm as ground
 import instep
 from ground_lstm import ACCUMULATE, DECAY, GAMMA, LR, PADDING, E, lstm, rate, tx
-from plants import Plants, adam_by_hand, clip, edit, keep_gradients, stop
+from plants import Plants, adam_by_hand, clip, edit, keep_gradients, set_at, stop
 
 
 PLANTS = Plants("lstm", lstm)
@@ -208,14 +208,9 @@ def rate_of_the_defaults():
 # The forward pass and the loss.
 
 
-def changed(part: str = "", **attributes):
-    """The pair whose Flax module has other attributes."""
-
-    def change(model):
-        for name, value in attributes.items():
-            setattr(getattr(model, part) if part else model, name, value)
-
-    return lstm(model=change)
+def changed(path: str, **attributes):
+    """The pair whose Flax module at ``path`` has other attributes."""
+    return lstm(model=set_at(path, **attributes))
 
 
 @plant("gates_in_another_order", place="lstm")
@@ -240,12 +235,12 @@ def head_without_bias():
 
 @plant("padding_row_trained", place="embed")
 def padding_is_a_token():
-    return changed(lookup=lambda table, tokens: table[tokens])
+    return changed("", lookup=lambda table, tokens: table[tokens])
 
 
 @plant("embedding_scaled", place="embed")
 def embedding_times_root_of_width():
-    return changed(scale=E**0.5)
+    return changed("", scale=E**0.5)
 
 
 @plant("activation_exchanged", place="lstm")
@@ -255,7 +250,7 @@ def relu_for_the_candidate():
 
 @plant("pooling_exchanged", place="")
 def maximum_for_mean():
-    return changed(pool=lambda states, tokens: states.max(1))
+    return changed("", pool=lambda states, tokens: states.max(1))
 
 
 @plant("loss_summed")

@@ -10,7 +10,7 @@ import ground_transformer as ground
 import instep
 from ground_transformer import BETAS, DECAY, EPS, IGNORED, LR, E, H, T, adamw, chain, gpt, rate
 from instep import bridge
-from plants import Plants, adam_by_hand, clip, keep_gradients, stop
+from plants import Plants, adam_by_hand, clip, keep_gradients, set_at, stop
 
 
 PLANTS = Plants("transformer", gpt)
@@ -173,13 +173,16 @@ def amsgrad_left_out():
 
 @plant("parameter_frozen", place="wpe.weight")
 def positions_not_in_the_optimizer():
-    labels = lambda p: jax.tree_util.tree_map_with_path(_wpe_or_not, p)  # noqa: E731
-    parts = {True: optax.set_to_zero(), False: chain(optax.scale_by_adam(*BETAS, EPS))}
-    return gpt(tx=optax.partition(parts, labels))
+    groups = [
+        ("wpe", None),
+        (lambda name, leaf: leaf.ndim > 1 and "wpe" not in name, _adamw(DECAY)),
+        (lambda name, leaf: leaf.ndim <= 1, _adamw(0.0)),
+    ]
+    return gpt(tx=instep.optim.param_groups(groups))
 
 
-def _wpe_or_not(path, leaf) -> bool:
-    return "wpe" in jax.tree_util.keystr(path)
+def _adamw(decay: float):
+    return instep.optim.adamw(rate, BETAS, EPS, decay)
 
 
 def _adam_at(shift: int):
@@ -233,14 +236,7 @@ def cosine_alone():
 
 def changed(path: str, **attributes):
     """The pair whose Flax module at ``path`` has other attributes."""
-
-    def change(model):
-        for name in path.split(".") if path else ():
-            model = model[int(name)] if name.isdigit() else getattr(model, name)
-        for name, value in attributes.items():
-            setattr(model, name, value)
-
-    return gpt(model=change)
+    return gpt(model=set_at(path, **attributes))
 
 
 @plant("gelu_by_tanh", place="blocks.0.mlp")
