@@ -227,7 +227,7 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 
     walker = Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
     walker.program = steps.plain
     if plan.judged and not plan.rounding:
-        walker.schedule = rates_of(reference, ahead, taken)
+        walker.schedule = rates_of(reference, ahead * pair.torch.accumulate + 1, taken)
         walker._rates[0] = {x: v for x, v in at_start.items() if x.kind == "lr"}
     return walker
 

@@ -229,7 +229,7 @@ def padding_row_trained(evidence: Evidence):
     yield from changed_calls(
         evidence,
         ("embedding",),
-        lambda call: call.but(padding_idx=-1),
+        lambda call: call.but(padding_idx=None),
         when=lambda call: call.get("padding_idx", -1) not in (None, -1),
     )
 
