@@ -25,7 +25,7 @@ from ._judge import OPTIMIZER, Ledger
 from ._leaf import FOUND_INF, Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
-from ._records import Plan
+from ._records import Plan, Status
 from ._settings import precision, random_state, set_random_state
 from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
 from .diagnosis._evidence import Evidence, rates_of
@@ -106,7 +106,8 @@ class Walker:
         self._rates[evidence.n] = {x: v for x, v in evidence.seen.items() if x.kind == "lr"}
         if evidence.last is not None and not self.evidence:
             evidence.last.last = None  # of the steps before, only the last is ever asked for
-        if self.ledger.diverged and evidence.n not in self.ledger.skipped:
+        diverges = any(m.status is Status.DIVERGED for m in evidence.measured.values())
+        if diverges and evidence.n not in self.ledger.skipped:
             self.evidence.append(evidence)
         self._last = evidence
 

@@ -28,7 +28,7 @@ def plain(eqn: JaxprEqn, operands: Values) -> Values | None:
     with np.errstate(all="ignore"):
         own = name in POINTWISE
         made = POINTWISE[name](*given) if own else SHAPING[name](params, *given)
-    dtype = getattr(eqn.outvars[0].aval, "dtype", None)
+    dtype: Any = getattr(eqn.outvars[0].aval, "dtype", None)
     floating = jnp.issubdtype(dtype, jnp.floating)
     return [np.asarray(made, np.float64 if floating else dtype)]
 
@@ -95,6 +95,11 @@ def _broadcast(params: dict[str, Any], x: np.ndarray, *_: Any) -> np.ndarray:
     return np.broadcast_to(x.reshape(there), shape)
 
 
+def _select(params: dict[str, Any], which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
+    index = which.astype(np.int64)
+    return np.select([index == i for i in range(len(cases))], cases)
+
+
 def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda params, x: function(x, axis=tuple(params["axes"]))
 
@@ -117,9 +122,5 @@ SHAPING: dict[str, Callable[..., Any]] = {
     "reduce_sum": _reduce(np.sum),
     "reduce_max": _reduce(np.max),
     "reduce_min": _reduce(np.min),
-    "select_n": lambda params, which, *cases: (
-        np.choose(which.astype(np.int64), cases)
-        if len(cases) > 2
-        else np.where(which, cases[1], cases[0])
-    ),
+    "select_n": _select,
 }

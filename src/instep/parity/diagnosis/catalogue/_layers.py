@@ -125,6 +125,23 @@ def bias_missing(evidence: Evidence):
     )
 
 
+@mistake("PyTorch's LSTM and GRU have two biases; Flax's OptimizedLSTMCell has one: their sum.")
+def recurrent_bias_missing(evidence: Evidence):
+    """One of the two biases of a recurrent layer is not added."""
+    for offset, said in ((2, "bias_ih"), (3, "bias_hh")):
+
+        def without(call: Call, offset=offset) -> Call:
+            params = [
+                torch.zeros_like(p) if i % 4 == offset else p
+                for i, p in enumerate(call.args[2])
+            ]
+            return call.of(call.function, *call.args[:2], params, *call.args[3:])
+
+        yield from changed_calls(
+            evidence, ("lstm", "gru"), without, said, when=lambda call: bool(call.args[3])
+        )
+
+
 @mistake("count_include_pad=True in Flax's avg_pool; PyTorch counts the padding by default.")
 def pooling_counts_no_padding(evidence: Evidence):
     """An average pool divides by the numbers inside the image; PyTorch counts the padding."""

@@ -246,7 +246,13 @@ def another_algorithm(evidence: Evidence):
                 others = [
                     _same_settings(optimizer, g, settings) for g in loop.optimizer.param_groups
                 ]
-                loop.optimizer.step = lambda: [one.step() for one in others]  # type: ignore
+
+                def step() -> None:
+                    for one in others:
+                        one.step()
+                        loop.optimizer.state.update(one.state)
+
+                loop.optimizer.step = step  # type: ignore[method-assign]
             return loop
 
         yield Variant({"optimizer": change}, value=name)
