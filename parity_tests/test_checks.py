@@ -3,7 +3,6 @@
 import random
 import re
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -141,9 +140,7 @@ def test_a_key_in_the_state_of_an_opaque_loop(split):
 
 
 def test_batches_that_go_on_where_they_stopped():
-    stream = iter(
-        [torch.randn(8, 3, generator=torch.Generator().manual_seed(n)) for n in range(40)]
-    )
+    stream = iter(torch.arange(960.0).view(40, 8, 3))
     pair = with_batches(lambda: stream)
     (found,) = named(pair, "steady batches")
     assert found.startswith("microbatch 0 of the PyTorch half is another one")
@@ -326,12 +323,7 @@ def classifier(loss, labels, accumulate=1, ignore_index=-100):
 
     params = {"kernel": jnp.zeros((FEATURES, CLASSES)), "bias": jnp.zeros(CLASSES)}
     half = instep.JaxLoop(loss_fn, instep.optim.sgd(0.1), params, accumulate=accumulate)
-    return instep.Pair(
-        loop,
-        half,
-        [bridge.linear("")],
-        lambda batch: (batch[0], batch[1] - (ignore_index == 9)),
-    )
+    return instep.Pair(loop, half, [bridge.linear("")])
 
 
 def by_optax(logits, y):
@@ -355,7 +347,7 @@ EFFECTS = {
     by_optax: "JAX gives NaN, or counts a negative one from the end",
     by_one_hot: "jax.nn.one_hot makes a row of zeros",
     by_clip: "JAX takes the nearest entry",
-    by_index: "JAX gives NaN, or counts",
+    by_index: "JAX takes the nearest entry",
 }
 
 
@@ -372,7 +364,7 @@ def test_labels_out_of_range(loss, accumulate):
         f"batch leaf 1 has {n} of {size} values out of range (such as 4) at step 1, and "
         f"indexes 4 entries, 0 to 3: "
     )
-    assert EFFECTS[loss] in found or loss is by_index
+    assert EFFECTS[loss] in found
 
 
 @pytest.mark.parametrize("loss", EFFECTS)
@@ -430,12 +422,10 @@ def test_dropout_that_does_nothing(p, training):
 
 
 def test_leaves_of_a_report_that_never_changed():
-    def torch_loss(model, x):
-        return (model(x) ** 2).mean() + 0 * model.bias.sum()
-
-    pair = linear_pair(torch_loss=lambda model, x: ((x @ model.weight.T) ** 2).mean())
-    half = partial(lambda params, x: ((x @ params["kernel"]) ** 2).mean())
-    pair = replace(pair, jax=replace(pair.jax, loss_fn=lambda params, x: half(params, x)))
+    pair = linear_pair(
+        lambda params, x: ((x @ params["kernel"]) ** 2).mean(),
+        lambda model, x: ((x @ model.weight.T) ** 2).mean(),
+    )
     report = parity.run(pair, steps=2)
     found = named(pair, "leaves excited", report)
     assert found[0] == (

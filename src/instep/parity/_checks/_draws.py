@@ -26,9 +26,10 @@ def repeated_draws(probe: Probe) -> Iterator[str]:
     if again:
         yield (
             f"{len(again)} of {len(first)} random draws give the same bits at step 1 and at "
-            f"step 2, the first one of shape {min(again)[1]}: a mask made of them is the "
-            f"same at every step. Draw with the rng of loss_fn(params, buffers, batch, rng), or keep a key in the state and split it at every step; what shall stay "
-            f"the same is made outside of the step"
+            f"step 2, the first one of shape {min(again)[1]}: a mask made of them is the same "
+            f"at every step. Draw with the rng of loss_fn(params, buffers, batch, rng), or "
+            f"keep a key in the state and split it at every step; what shall stay the same is "
+            f"made outside of the step"
         )
 
 

@@ -92,7 +92,7 @@ def _lowest(precision: Any) -> Any:
     """Of the two operands; None: nobody said."""
     if not isinstance(precision, tuple):
         return getattr(precision, "name", precision)
-    return min(precision).name
+    return min(precision, key=lambda p: p.value).name
 
 
 def _bits(precision: str, chip: str) -> str:
