@@ -17,8 +17,10 @@ import instep
 import weak_pairs as pairs
 from instep import bridge, parity
 from instep.parity._checks import Check, checks
+from instep.parity._checks._all import CHECKS
 from instep.parity._checks._precision import matmul_precision
 from instep.parity._checks._probe import Probe
+from instep.parity._checks._unexcited import idle_leaves
 from instep.workloads import digits_mlp
 from pairs import linear_pair, with_batches
 
@@ -26,13 +28,9 @@ from pairs import linear_pair, with_batches
 FEATURES, CLASSES = 3, 4
 
 
-def named(pair, name, report=None, steps=2) -> list[str]:
-    """The sentences of one check; the others must have been made."""
-    found = checks(pair, report, steps)
-    unmade = [check for check in found if check.sentence.startswith("not checked")]
-    assert not unmade, unmade
-    assert name in {check.name for check in found}
-    return [check.sentence for check in found if check.name == name and not check.passed]
+def named(pair, name, steps=2) -> list[str]:
+    """The sentences of one check."""
+    return list(CHECKS[name](Probe(pair, steps)))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +309,8 @@ def classifier(loss, labels, accumulate=1, ignore_index=-100):
     data = [(torch.randn(len(labels), FEATURES), torch.tensor(labels)) for _ in range(4)]
 
     def torch_loss(model, batch):
-        return F.cross_entropy(model(batch[0]), batch[1].clamp(0), ignore_index=ignore_index)
+        y = torch.where(batch[1] == ignore_index, batch[1], batch[1].clamp(0))
+        return F.cross_entropy(model(batch[0]), y, ignore_index=ignore_index)
 
     loop = instep.TorchLoop(
         model, torch_loss, torch.optim.SGD(model.parameters(), 0.1), data, accumulate=accumulate
@@ -373,6 +372,17 @@ def test_a_label_of_minus_1_is_the_last_class(loss):
     assert "has 1 of 4 values out of range (such as -1)" in found
 
 
+@pytest.mark.parametrize("ignored", [-100, -1])
+def test_labels_that_pytorch_ignores_are_not_out_of_range(ignored):
+    def masked(logits, y):
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return jnp.where(y == ignored, 0.0, losses).sum() / (y != ignored).sum()
+
+    pair = classifier(masked, [0, 3, ignored, 2], ignore_index=ignored)
+    assert named(pair, "labels in range") == []
+    assert parity.run(pair, steps=2).in_step
+
+
 def test_tokens_beyond_the_table():
     pair = pairs.padded()
     beyond = replace(pair, batch=lambda batch: (batch[0] + 1, batch[1]))
@@ -427,12 +437,15 @@ def test_leaves_of_a_report_that_never_changed():
         lambda model, x: ((x @ model.weight.T) ** 2).mean(),
     )
     report = parity.run(pair, steps=2)
-    found = named(pair, "leaves excited", report)
+    found = list(idle_leaves(report)(Probe(pair, 2)))
     assert found[0] == (
         "gradient: bias of 2 was zero throughout in 2 steps, so nothing is claimed of it"
     )
     assert [sentence.split(":")[0] for sentence in found] == ["gradient", "update", "parameter"]
-    assert named(linear_pair(), "leaves excited", parity.run(linear_pair(), steps=2)) == []
+    told = [c.sentence for c in checks(pair, report) if c.name == "leaves excited"]
+    assert told == found
+    (last,) = checks(linear_pair(), parity.run(linear_pair(), steps=2))[9:]
+    assert last == Check("leaves excited", True)
 
 
 def test_a_check_prints_itself():

@@ -17,7 +17,10 @@ LOOKUPS = ("gather", "dynamic_slice")
 
 
 def labels(probe: Probe) -> Iterator[str]:
-    """Integers of the batch are used as indices and as classes in range only."""
+    """Integers of the batch are used as indices and as classes in range only.
+
+    But for those that PyTorch's loss ignores: whether JAX ignores them too, a walk shows.
+    """
     if not any(_looks_up(eqn) for eqn in equations(probe.jaxpr)):
         return
     told: set[tuple] = set()
@@ -32,7 +35,7 @@ def labels(probe: Probe) -> Iterator[str]:
             continue
         for run in step(probe.state(), batch)[1]:
             for found, size in _indices(run):
-                for name, wrong in _outside(found, size, integers):
+                for name, wrong in _outside(found, size, integers, probe.torch.ignored):
                     if (name, size) not in told:
                         told.add((name, size))
                         yield (
@@ -76,7 +79,7 @@ def _indices(run: Run) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def _outside(
-    found: np.ndarray, size: int, integers: dict[str, Any]
+    found: np.ndarray, size: int, integers: dict[str, Any], ignored: set[int]
 ) -> Iterator[tuple[str, str]]:
     """The batch leaves that these indices come from, if a value of them is out of range.
 
@@ -89,6 +92,7 @@ def _outside(
         wrong = {v for v in values if v in outside or (v < 0 and v + size in outside)}
         if not wrong and min(values, default=0) < 0 and _wrapped(found, size, x):
             wrong = {v for v in values if v < 0}
+        wrong -= ignored
         if wrong:
             n = int(np.isin(x, list(wrong)).sum())
             yield name, f"{n} of {x.size} values out of range (such as {min(wrong)})"
@@ -97,11 +101,10 @@ def _outside(
 def _wrapped(found: np.ndarray, size: int, leaf: np.ndarray) -> bool:
     """Whether these are the leaf, or a microbatch of it, with negatives counted back."""
     wrapped = np.where(leaf < 0, leaf + size, leaf)
-    parts = [wrapped, *wrapped] if wrapped.ndim else [wrapped]
+    microbatches = zip(leaf, wrapped, strict=True) if leaf.ndim > 1 else ()
     return any(
-        np.min(own) < 0 and np.array_equal(found.ravel(), part.ravel())
-        for own, part in zip([leaf, *leaf] if leaf.ndim else [leaf], parts, strict=True)
-        if part.size
+        np.any(own < 0) and np.array_equal(found.ravel(), part.ravel())
+        for own, part in ((leaf, wrapped), *microbatches)
     )
 
 

@@ -27,6 +27,7 @@ class TorchRun:
 
     lookups: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     # ("ignore_index", 3) -> [integers that were it, all integers]; and "padding_idx"
+    ignored: set[int] = field(default_factory=set)  # every ignore_index, the default too
     low: set[str] = field(default_factory=set)  # floating dtypes of 16 bits that were computed
     norms: list[float] = field(default_factory=list)  # before clipping
     rates: list[float] = field(default_factory=list)  # of group 0, and before the first step
@@ -70,6 +71,8 @@ class _Apart(TorchFunctionMode):
             option, integers = APART[func]
             given = inspect.signature(func).bind(*args, **kwargs).arguments
             index, values = given.get(option), given[integers]
+            if option == "ignore_index":
+                self.run.ignored.add(DEFAULT if index is None else index)
             if index not in (None, DEFAULT) and not values.is_floating_point():
                 if option == "padding_idx":
                     index %= len(given["weight"])
