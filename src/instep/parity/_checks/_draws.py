@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from jax.extend.core import JaxprEqn
 
+from .._interpret import Values
 from ._jaxpr import Run, equations, recording
 from ._probe import Probe
 
@@ -17,7 +18,7 @@ def repeated_draws(probe: Probe) -> Iterator[str]:
     """Two steps, from one state to the next, must not draw the same bits anywhere."""
     if not any(_draws(eqn) for eqn in equations(probe.jaxpr)):
         return
-    state, drawn, step = probe.state(), [], recording(probe.step, _draws)
+    state, drawn, step = probe.state(), [], recording(probe.step, _bits)
     for batch in probe.batches[:2]:
         (state, _), record = step(state, batch)
         drawn.append(_by_place(record))
@@ -37,11 +38,15 @@ def _draws(eqn: JaxprEqn) -> bool:
     return eqn.primitive.name in DRAWING
 
 
+def _bits(eqn: JaxprEqn, values: Values, made: Values) -> Values | None:
+    return made[-1:] if _draws(eqn) else None
+
+
 def _by_place(record: list[Run]) -> dict[tuple, list[bytes]]:
     """The bits of every draw; a loop draws several times in one place."""
     bits: dict[tuple, list[bytes]] = {}
     for run in record:
-        drawn = run.made[-1]
+        (drawn,) = run.kept
         if drawn.size:
             bits.setdefault((run.place, drawn.shape), []).append(drawn.tobytes())
     return {place: sorted(values) for place, values in bits.items()}

@@ -34,16 +34,18 @@ class Run(NamedTuple):
 
     place: int  # in the program; a loop runs several times in one
     eqn: JaxprEqn
-    given: list[np.ndarray]  # operands, without keys
-    made: list[np.ndarray]
+    kept: list[np.ndarray]
 
 
-def recording(
-    fn: Callable, of: Callable[[JaxprEqn], bool]
-) -> Callable[..., tuple[Any, list[Run]]]:
-    """``fn``, which also returns what went into and came out of the operations ``of``.
+# (operation, operands, results) -> what to keep of them; None: it is not looked at.
+Keep = Callable[[JaxprEqn, Values, Values], Values | None]
 
-    It is compiled once for each shape of its arguments. The runs are in no certain order.
+
+def recording(fn: Callable, keep: Keep) -> Callable[..., tuple[Any, list[Run]]]:
+    """``fn``, which also returns what ``keep`` keeps of every operation that runs in it.
+
+    It is compiled once for each shape of its arguments. Where ``fn`` returns nothing, the
+    compiler removes what is not needed for what is kept. The runs are in no certain order.
     """
     record: list[Run] = []
 
@@ -54,14 +56,12 @@ def recording(
         def rule(eqn: JaxprEqn, values: Values) -> Values:
             made = eqn.primitive.bind(*values, **eqn.params)
             made = list(made) if eqn.primitive.multiple_results else [made]
-            if of(eqn):
-                place, given = next(places), [x for x in values if not _is_key(x)]
-
-                def keep(given, made):
-                    arrays = ([np.array(x) for x in part] for part in (given, made))
-                    record.append(Run(place, eqn, *arrays))
-
-                jax.debug.callback(keep, given, made)
+            kept = keep(eqn, values, made)
+            if kept is not None:
+                place = next(places)
+                jax.debug.callback(
+                    lambda *xs: record.append(Run(place, eqn, [np.array(x) for x in xs])), *kept
+                )
             return made
 
         results = interpret(jaxpr, jax.tree.leaves(args), rule)
@@ -76,7 +76,3 @@ def recording(
         return results, list(record)
 
     return call
-
-
-def _is_key(x: Any) -> bool:
-    return jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)

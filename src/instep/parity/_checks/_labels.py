@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from ..._state import PyTree
 from ..._trees import named_leaves
+from .._interpret import Values
 from ._jaxpr import Run, equations, recording
 from ._probe import Probe
 
@@ -24,7 +26,11 @@ def labels(probe: Probe) -> Iterator[str]:
     if not any(_looks_up(eqn) for eqn in equations(probe.jaxpr)):
         return
     told: set[tuple] = set()
-    step = recording(probe.step, _looks_up)
+
+    def walked(state: PyTree, batch: PyTree) -> None:
+        probe.step(state, batch)
+
+    step = recording(walked, _integers)
     for n, batch in enumerate(probe.batches, 1):
         integers = {
             name: np.asarray(x)
@@ -50,6 +56,13 @@ def _looks_up(eqn: JaxprEqn) -> bool:
     return eqn.primitive.name in LOOKUPS or _is_one_hot(eqn)
 
 
+def _integers(eqn: JaxprEqn, values: Values, made: Values) -> Values | None:
+    """Of a lookup the indices, of an equality both sides."""
+    if not _looks_up(eqn):
+        return None
+    return values if eqn.primitive.name == "eq" else values[1:]
+
+
 def _is_one_hot(eqn: JaxprEqn) -> bool:
     """``labels[..., None] == arange(n)``"""
     if eqn.primitive.name != "eq" or len(eqn.invars) != 2:
@@ -64,18 +77,17 @@ def _is_one_hot(eqn: JaxprEqn) -> bool:
 def _indices(run: Run) -> Iterator[tuple[np.ndarray, int]]:
     """What indexes an axis, and how many places there are on it."""
     if run.eqn.primitive.name == "eq":
-        classes = run.given[1].ravel()
-        if np.array_equal(classes, np.arange(classes.size)):
-            yield run.given[0], classes.size
+        asked, classes = run.kept
+        if np.array_equal(classes.ravel(), np.arange(classes.size)):
+            yield asked, classes.size
         return
-    operand, *starts = run.given
-    sizes = run.eqn.params["slice_sizes"]
-    axes = range(operand.ndim)
+    shape, sizes = run.eqn.invars[0].aval.shape, run.eqn.params["slice_sizes"]  # pyright: ignore
+    axes, starts = range(len(shape)), run.kept
     if run.eqn.primitive.name == "gather":
         axes = run.eqn.params["dimension_numbers"].start_index_map
-        starts = [starts[0][..., i] for i in range(len(axes))]
+        starts = [run.kept[0][..., i] for i in range(len(axes))]
     for axis, start in zip(axes, starts, strict=True):
-        yield start, operand.shape[axis] - sizes[axis] + 1
+        yield start, shape[axis] - sizes[axis] + 1
 
 
 def _outside(
