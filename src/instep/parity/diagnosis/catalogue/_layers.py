@@ -114,7 +114,7 @@ def _is_square(weight: torch.Tensor) -> bool:
     return weight.ndim == 2 and weight.shape[0] == weight.shape[1]
 
 
-@mistake("Add the bias: use_bias=True.")
+@mistake("Add the bias: use_bias=True; PyTorch's LSTM and GRU have two.")
 def bias_missing(evidence: Evidence):
     """A bias is not added."""
     yield from changed_calls(
@@ -123,11 +123,6 @@ def bias_missing(evidence: Evidence):
         lambda call: call.but(bias=None),
         when=lambda call: call.get("bias") is not None and bool(call.get("bias").any()),
     )
-
-
-@mistake("PyTorch's LSTM and GRU have two biases; Flax's OptimizedLSTMCell has one: their sum.")
-def recurrent_bias_missing(evidence: Evidence):
-    """One of the two biases of a recurrent layer is not added."""
     for offset, said in ((2, "bias_ih"), (3, "bias_hh")):
 
         def without(call: Call, offset=offset) -> Call:
