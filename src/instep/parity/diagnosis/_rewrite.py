@@ -77,6 +77,7 @@ ARGUMENTS = {
         ("avg_pool1d", "avg_pool2d", "avg_pool3d"),
         ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
     ),
+    **dict.fromkeys(("mean", "amax"), ("input", "dim", "keepdim")),
     "softmax": ("input", "dim"),
     "log_softmax": ("input", "dim"),
     "lstm": ("input", "hx", "params", "has_biases", "num_layers", "dropout", "train",

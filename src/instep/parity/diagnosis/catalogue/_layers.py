@@ -180,6 +180,19 @@ def pooling_exchanged(evidence: Evidence):
         return call.of(POOLS[call.name], call.args[0], size, **given)
 
     yield from changed_calls(evidence, tuple(POOLS), exchanged)
+    yield from changed_calls(
+        evidence,
+        ("mean",),
+        lambda call: call.of(torch.amax, call.args[0], call.get("dim")),
+        "max",
+        when=lambda call: call.get("dim") is not None,
+    )
+    yield from changed_calls(
+        evidence,
+        ("amax",),
+        lambda call: call.of(torch.mean, call.args[0], call.get("dim")),
+        "mean",
+    )
 
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2}
