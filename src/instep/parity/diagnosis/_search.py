@@ -85,7 +85,7 @@ class Diagnosis:
         self.causes.append(
             Cause(
                 part,
-                tuple(map(_said, found)),
+                tuple(dict.fromkeys(map(_said, found))),
                 leaves,
                 steps,
                 max(_error(evidence, before, leaf) for leaf in leaves),
