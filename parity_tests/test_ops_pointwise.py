@@ -94,9 +94,13 @@ exp sqrt sin log1p abs floor sign round square neg
 """
 
 
+# At -0.0 the slope of PyTorch's kernels is inf or -inf, as the host has vectors or not.
+ONE_ZERO = ("logit",)
+
+
 @pytest.mark.parametrize("name", UNARY.split())
 def test_unary(name, x64):
-    same(name, ONE)
+    same(name, [x + 0.0 for x in ONE] if name in ONE_ZERO else ONE)
 
 
 @pytest.mark.parametrize("name", BINARY.split())

@@ -142,8 +142,9 @@ class Diagnosis:
 
         def explained(one: Tried) -> tuple[int, ...]:
             step = self.step.but(one.variant)
+            mended = set(wrong) - set(disagreeing(part, evidence, step, kinds))
             others = (e for e in self.evidence if e is not evidence)
-            right = [e.n for e in others if not disagreeing(part, e, step, kinds)]
+            right = [e.n for e in others if not mended & {*disagreeing(part, e, step, kinds)}]
             return tuple(sorted([evidence.n, *right]))
 
         steps = [explained(one) for one in found]
