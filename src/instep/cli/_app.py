@@ -115,7 +115,7 @@ def _compare(target: str, steps: int, precisions: list[str] | None):
     """Run the walk behind a progress bar; the workload is None for a user's own target."""
     from ..bridge import TorchLoop
     from ..parity import Pair, run
-    from ..parity._run import PRECISIONS
+    from ..parity._walks import PRECISIONS
     from ..workloads import Workload
 
     if unknown := set(precisions or ()) - set(PRECISIONS):
