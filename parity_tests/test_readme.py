@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +16,10 @@ from typer.testing import CliRunner
 import instep
 from conftest import assert_in_step
 from instep.cli._app import app
+
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import causes_page
 
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -96,9 +101,16 @@ def test_my_loop_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
             assert " 4 times the bound" in " ".join(done.output.split())
     path.write_text(MY_LOOP)
     printed = " ".join(CliRunner().invoke(app, command).output.split())
-    shown = re.search(r"^my_loop.py:pair: NOT IN STEP.*\n  where.*$", README, re.M).group()
+    shown = re.search(
+        r"^my_loop.py:pair: NOT IN STEP.*\n  where.*\n  why.*\n  fix.*$", README, re.M
+    ).group()
     for sentence in shown.splitlines():
         assert " ".join(sentence.split()) in printed
+
+
+def test_the_page_of_causes_is_the_catalogue():
+    assert causes_page.PAGE.read_text() == causes_page.page()
+    assert f"{len(causes_page.CATALOGUE)} known\nmistakes](docs/causes.md)" in README
 
 
 def test_from_nothing_to_a_page_in_five_commands():

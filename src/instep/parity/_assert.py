@@ -11,6 +11,9 @@ from ._run import run
 from ._words import told
 
 
+TOLD = 12  # lines on where, how far and why, at most
+
+
 def assert_in_step(
     pair: Pair | TorchLoop, steps: int = 20, precisions: Sequence[str] | None = None
 ) -> Report:
@@ -40,13 +43,13 @@ def failure(report: Report) -> str:
     def add(label: str, text: str) -> None:
         lines.append(f"  {label:<10} {text}")
 
-    for label, sentence in told(report):
+    for label, sentence in told(report)[:TOLD]:
         add(label, sentence)
     for walk in report.walks:
         add("walk", f"{walk.plan.name}: {walk.verdict}")
-    for sentence in report.coverage.unseen[:5]:
+    for sentence in report.coverage.unseen[:2]:
         add("not seen", sentence)
-    for sentence in report.coverage.not_walked[:5]:
+    for sentence in report.coverage.not_walked[:2]:
         add("not walked", sentence.partition("\n")[0])
     add("next", 'report = instep.parity.run(pair); report.to_html("report.html")')
     add("", "or: instep parity path/to/file.py:callable --leaves --report report.html")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .._errors import where
 from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
@@ -19,7 +20,7 @@ from ._settings import precision, random_mark, random_state_kept
 from ._torch_side import dropouts
 from ._walker import Walker, begin
 from ._walks import PRECISIONS, End, plans_of, report_of, walk_all
-from .diagnosis._search import Diagnosis, diagnose
+from .diagnosis._search import Diagnosis
 
 
 def run(
@@ -68,16 +69,24 @@ def run(
         found = _diagnose(walkers)
     report = report_of(walkers, ends, steps)
     report = replace(report, causes=tuple(found.causes), unexplained=tuple(found.unexplained))
-    return report.with_hint(None if found.causes else hint(report, dropouts(pair.torch)))
+    return report.with_hint(
+        found.failed or (None if found.causes else hint(report, dropouts(pair.torch)))
+    )
 
 
 def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
-    """Of the walk in which each step stands alone, if it diverges, else of the free one."""
+    """Of the walk in which each step stands alone, if it diverges, else of the free one.
+
+    It calls the user's code in ways that nobody meant; the verdict does not depend on it.
+    """
     left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
-    if not left:
-        return Diagnosis(())
-    with precision("float64"):
-        return diagnose(left[0].evidence)
+    found = Diagnosis(left[0].evidence if left else ())
+    try:
+        with precision("float64"):
+            return found.look()
+    except Exception as error:
+        found.failed = f"the search for the cause ended early: {where(error)}"
+        return found
 
 
 def low_of(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:

@@ -17,11 +17,13 @@ class Variant:
       changes: by hook, what it makes of that part of the step; ``_step`` has the list.
       where: module path or name of a leaf; "" where it is everywhere.
       value: what the step was given instead, ``"eps=1e-6"``.
+      calls: numbers of the calls of the forward pass that it changes.
     """
 
     changes: Mapping[str, Callable[..., Any]]
     where: str = ""
     value: str = ""
+    calls: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
+# Attributes that make a tensor.
+VIEWS = {getattr(torch.Tensor, name).__get__: name for name in ("T", "mT")}
+
+
 def _names(function: Callable, name: str) -> tuple[str, ...]:
     if name in ARGUMENTS:
         return ARGUMENTS[name]
@@ -136,8 +140,8 @@ class Rewriting(TorchFunctionMode):
         self._inside.pop()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        if name in ("__get__", "__set__") or not callable(func):
+        name = VIEWS.get(func, getattr(func, "__name__", ""))
+        if name in ("__get__", "__set__"):  # shapes and dtypes
             return func(*args, **(kwargs or {}))
         module = self._inside[-1] if self._inside else ""
         call = Call(self._count, name, module, func, args, kwargs or {})

@@ -40,6 +40,7 @@ class Diagnosis:
     unexplained: list[Unexplained] = field(default_factory=list)
     step: Step = field(default_factory=Step)  # PyTorch's, with the mistakes found so far
     refused: list[tuple[Step, Exception]] = field(default_factory=list)  # by PyTorch itself
+    failed: str | None = None  # why it ended early
     _known: list[Tried] = field(default_factory=list)
     _traces: dict[int, Trace] = field(default_factory=dict)
 
@@ -168,14 +169,13 @@ class Diagnosis:
         found: list[list[Tried]] = []
         seen, step = self._trace(evidence), self.step
         there = reached(seen, evidence, step)
-        ones = [
-            x for x in self._candidates("backward", evidence) if "call" in x.variant.changes
-        ]
+        known = list(self._candidates("backward", evidence))
         while True:
+            ones = [x for x in known if there in x.variant.calls]  # they change what is lost
             places = [self._reached(seen, evidence, step.but(x.variant)) for x in ones]
             farthest = max(places, default=there)
             if farthest <= there:
-                return []
+                return self._also(found, step, evidence, wrong)
             best = [x for x, n in zip(ones, places, strict=True) if n == farthest]
             found.append(best)
             step, there = step.but(best[0].variant), farthest
@@ -183,6 +183,17 @@ class Diagnosis:
                 return found
             if len(found) + len(self.causes) >= MOST:
                 return []
+
+    def _also(
+        self, found: list[list[Tried]], step: Step, evidence: Evidence, wrong: list[Leaf]
+    ) -> list[list[Tried]]:
+        """``found`` and the mistake outside the forward pass that explains the rest of it."""
+        if not found:
+            return []
+        kept, self.step = self.step, step
+        rest = self._single("backward", evidence, wrong)
+        self.step = kept
+        return [*found, *rest] if rest else []
 
     def _reached(self, seen: Trace, evidence: Evidence, step: Step) -> int:
         try:
@@ -245,8 +256,3 @@ def _error(evidence: Evidence, made: Observation, leaf: Leaf) -> float:
         return np.inf
     error, largest = distance(evidence.seen[leaf], made[leaf]), np.max(np.abs(made[leaf]))
     return float(error / largest) if largest else float(error)
-
-
-def diagnose(evidence: Sequence[Evidence]) -> Diagnosis:
-    """The causes of what diverges in these steps, which one walk left; float64 is on."""
-    return Diagnosis(evidence).look()

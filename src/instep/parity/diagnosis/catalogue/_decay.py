@@ -58,7 +58,8 @@ def no_decay(evidence: Evidence):
 @mistake("Give weight_decay= as PyTorch has it: optax.adamw's default is 1e-4, PyTorch's 1e-2.")
 def another_decay(evidence: Evidence):
     """Weights decay by another factor."""
-    if "weight_decay" not in evidence.loop.optimizer.param_groups[0]:
+    groups = evidence.loop.optimizer.param_groups
+    if "weight_decay" not in groups[0]:
         return
     own = _largest(evidence)
     for decay in (
@@ -75,12 +76,12 @@ def another_decay(evidence: Evidence):
         10 * own,
     ):
         if decay and decay != own:
-            yield Variant(_set(_all, decay), value=f"weight_decay={decay:g}, all")
-            if own:
-                yield Variant(_among(own, decay), value=f"weight_decay={decay:g}")
+            yield Variant(_among(decay), value=f"weight_decay={decay:g}")
+            if not all(group["weight_decay"] for group in groups):
+                yield Variant(_set(_all, decay), value=f"weight_decay={decay:g}, of all")
 
 
-def _among(own: float, decay: float) -> dict[str, Callable]:
+def _among(decay: float) -> dict[str, Callable]:
     """Only where there is decay at all."""
 
     def change(evidence: Evidence, loop: TorchLoop) -> TorchLoop:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
@@ -260,22 +262,21 @@ def _is_range(index: torch.Tensor) -> bool:
 @mistake("Tie the weights: one leaf, used twice, has the sum of both gradients.")
 def tied_weights_untied(evidence: Evidence):
     """A weight that is used twice has the gradient of one use alone."""
-    uses = [(call, call.get("weight")) for call in calls(evidence) if call.name in TYING]
+    uses = [(call, x) for call in calls(evidence) for x in call.args if _is_weight(x)]
     for call, weight in uses:
-        if sum(weight is other for _, other in uses) > 1:
-            yield Variant(
-                {"call": _detached(call.number)}, call.module, f"not that of {call.name}"
-            )
+        if len({other.number for other, x in uses if x is weight}) > 1:
+            yield Variant({"call": _detached(call)}, call.module, f"not that of {call.name}")
 
 
-TYING = ("linear", "embedding")
+def _is_weight(x: object) -> bool:
+    return isinstance(x, torch.nn.Parameter)
 
 
-def _detached(number: int):
+def _detached(one: Call):
     def change(call: Call) -> Call | None:
-        if call.number != number:
+        if call.number != one.number:
             return None
-        return call.but(weight=call.get("weight").detach())
+        return replace(call, args=tuple(x.detach() if _is_weight(x) else x for x in call.args))
 
     return change
 

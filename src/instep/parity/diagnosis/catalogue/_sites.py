@@ -19,8 +19,8 @@ def changed_calls(
 ) -> Iterator[Variant]:
     """Variants that change the calls of these functions.
 
-    All of them; those in modules of one name (``ln1`` of every block); those inside one
-    module; each by itself. Where two of these are the same calls, the wider is said.
+    All of them; those in modules of one name (``ln1`` of every block); those anywhere inside
+    one module; each by itself. Where two of these are the same calls, the first is said.
 
     Args:
       evidence: whose forward pass it is.
@@ -35,7 +35,7 @@ def changed_calls(
         numbers = frozenset(call.number for call in chosen)
         if numbers and numbers not in seen:
             seen.add(numbers)
-            yield Variant({"call": _only(numbers, change)}, where, value)
+            yield Variant({"call": _only(numbers, change)}, where, value, numbers)
 
 
 def _groups(found: list[Call]) -> Iterator[tuple[str, list[Call]]]:
@@ -45,8 +45,10 @@ def _groups(found: list[Call]) -> Iterator[tuple[str, list[Call]]]:
         alike = [c for c in found if c.module.rpartition(".")[2] == last]
         inside = dict.fromkeys(c.module for c in alike)
         yield (next(iter(inside)) if len(inside) == 1 else f"every {last}"), alike
-    for module in modules:
-        yield module, [call for call in found if call.module == module]
+    parts = [module.split(".") for module in modules]
+    inner = dict.fromkeys(".".join(p[:i]) for p in parts for i in range(1, len(p) + 1))
+    for prefix in inner:
+        yield prefix, [c for c in found if f"{c.module}.".startswith(f"{prefix}.")]
     for call in found:
         yield call.module, [call]
 

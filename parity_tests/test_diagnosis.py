@@ -1,0 +1,104 @@
+"""Causes are found by replay; what no mistake explains is said to be unexplained."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+
+import instep
+import plants_cnn
+import plants_lstm
+import plants_transformer
+from instep import parity
+from instep.parity.diagnosis import _search
+from pairs import linear_pair
+
+
+WORKLOADS = (plants_cnn.PLANTS, plants_lstm.PLANTS, plants_transformer.PLANTS)
+
+# A few of every part in `make test`, all of them in `make test-all`.
+OFTEN = {
+    "zero_grad_forgotten",
+}
+PLANTS = [
+    pytest.param(
+        plant,
+        id=f"{plants.workload}-{plant.name}",
+        marks=() if plant.name in OFTEN else pytest.mark.exhaustive,
+    )
+    for plants in WORKLOADS
+    for plant in plants.listed
+]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_plant_is_found_and_named(plant):
+    report = parity.run(plant.make(), 3, precisions=[])
+    assert report.verdict is parity.Verdict.NOT_IN_STEP
+    assert report.causes and not report.unexplained, report
+    for cause in report.causes:
+        assert cause.name in plant.cause, report
+        assert cause.after < 1e-11 < cause.before
+    places = " ".join(cause.explanations[0].where + cause.place for cause in report.causes)
+    assert not plant.place or plant.place.split(".")[0] in places, report
+
+
+@pytest.mark.parametrize("plants", WORKLOADS, ids=lambda plants: plants.workload)
+def test_the_right_port_has_no_cause(plants):
+    report = parity.run(plants.clean(0), 3, precisions=[])
+    assert report.in_step and not report.causes and not report.unexplained, report
+
+
+def squared(params, x):
+    return ((x @ params["kernel"] + params["bias"]) ** 2).mean()
+
+
+def test_what_nothing_explains_is_unexplained_with_its_place():
+    """The logits of the JAX half go through a function that no catalogue has."""
+
+    def odd(params, x):
+        return ((x @ params["kernel"] + params["bias"] + 0.1 * jnp.sin(x[:, :1])) ** 2).mean()
+
+    report = parity.run(linear_pair(odd), 2)
+    (one,) = report.unexplained
+    assert not report.causes
+    assert (one.part, one.step) == ("backward", 1)
+    assert "test_diagnosis.py" in one.place and "odd" in one.place
+    assert "unexplained" in str(report)
+
+
+def test_an_odd_gradient_is_unexplained():
+    @jax.custom_vjp
+    def odd(x):
+        return x
+
+    odd.defvjp(lambda x: (x, None), lambda _, g: (0.9 * g,))
+    report = parity.run(linear_pair(lambda params, x: squared(jax.tree.map(odd, params), x)), 2)
+    assert [one.part for one in report.unexplained] == ["backward"]
+    assert not report.causes
+
+
+def test_two_mistakes_are_both_named():
+    """The clip lacks PyTorch's 1e-6, and the optimizer its momentum."""
+    pair = linear_pair()
+    optimizer = torch.optim.SGD(pair.torch.model.parameters(), 0.1, momentum=0.9)
+    loop = replace(pair.torch, optimizer=optimizer)
+    half = replace(pair.jax, tx=instep.optim.sgd(0.05, momentum=0.9, nesterov=True))
+    report = parity.run(replace(pair, torch=loop, jax=half), 3)
+    assert {cause.name for cause in report.causes} == {"another_base_rate", "nesterov_added"}
+
+
+def test_a_search_that_raises_leaves_the_verdict(monkeypatch):
+    def broken(evidence):
+        raise ZeroDivisionError("no such call")
+        yield
+
+    name, row = next(iter(_search.CATALOGUE.items()))
+    monkeypatch.setitem(_search.CATALOGUE, name, replace(row, variants=broken))
+    report = parity.run(linear_pair(tx=instep.optim.sgd(0.05)), 2)
+    assert report.verdict is parity.Verdict.NOT_IN_STEP and not report.causes
+    assert (
+        "the search for the cause ended early" in report.hint and "no such call" in report.hint
+    )
