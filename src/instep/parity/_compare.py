@@ -73,12 +73,14 @@ def compare(
 
     def begin(plan: Plan, first: Walks) -> Follower:
         standing = _there(start, plan).right
-        with blame("batch", 1):
-            batches = joined([batch(x) for x in first[plan.name].batches], manifest.accumulate)
-        walk = _start_jax(plan, standing, batches, manifest, half, weights, steps)
+
+        def batch_of_first() -> Any:
+            return _joined(_there(first, plan), 1, batch, manifest)
+
+        walk = _start_jax(plan, standing, batch_of_first, manifest, half, weights, steps)
         ledger = Ledger(plan, scheduled=manifest.scheduled, alone=walk.weights.alone)
         ledger.judge(0, standing, [], walk.start())
-        return Follower(plan, walk, ledger, standing, manifest.accumulate, batch)
+        return Follower(plan, walk, ledger, standing, manifest, batch)
 
     def stream() -> Iterator[Walks]:
         for n in range(1, manifest.steps + 1):
@@ -103,7 +105,7 @@ class Follower:
     jax: JaxWalk
     ledger: Ledger
     standing: Observation  # of PyTorch, now
-    accumulate: int
+    manifest: Manifest
     batch: Convert
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
 
@@ -111,12 +113,11 @@ class Follower:
         """Take step ``n`` with the JAX half, and judge it; ``doubt`` cannot be met."""
         del doubt
         taken = _there(given, self.plan)
-        with blame("batch", n):
-            microbatches = [self.batch(x) for x in taken.batches]
+        batch = _joined(taken, n, self.batch, self.manifest)
         if self.plan.synced:
             self.jax.sync(self.standing)
         with blame("the JAX half", n):
-            seen = self.jax.advance(joined(microbatches, self.accumulate))
+            seen = self.jax.advance(batch)
         self.standing = taken.standing
         self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
@@ -126,18 +127,19 @@ class Follower:
 def _start_jax(
     plan: Plan,
     start: Observation,
-    first: Any,
+    first: Callable[[], Any],
     manifest: Manifest,
     half: JaxLoop | OpaqueLoop,
     rules: Rules,
     steps: Steps,
 ) -> JaxWalk:
-    """Bring the recorded weights across; ``first`` is the batch of the first step."""
+    """Bring the recorded weights across; ``first`` makes the batch of the first step."""
     step = steps.plain if plan.rounding else steps.lifted
     arrays = {x.name: v for x, v in start.items() if x.kind in ("parameter", "buffer")}
     if isinstance(half, OpaqueLoop):
+        batch = first()
         with blame("the JAX half", 1):
-            walk = opaque(half, step, first, jnp.dtype(plan.dtype))
+            walk = opaque(half, step, batch, jnp.dtype(plan.dtype))
         with blame("weights"):
             params, buffers = walk.view.params, walk.view.buffers
             walk.weights = link(rules, manifest.model, params, buffers)
@@ -166,6 +168,12 @@ def _there(walks: Walks, plan: Plan) -> Recorded:
     if taken.raised is not None:
         raise ParityError(taken.raised)
     return taken
+
+
+def _joined(taken: Recorded, n: int, batch: Convert, manifest: Manifest) -> Any:
+    """The batch of step ``n``, as the JAX half takes it."""
+    with blame("batch", n):
+        return joined([batch(x) for x in taken.batches], manifest.accumulate)
 
 
 def _nothing_drawn() -> Callable[[], None]:
