@@ -93,10 +93,10 @@ def test_a_mistake_has_the_same_numbers_as_when_both_halves_run(precision, tmp_p
 
 
 def test_lbfgs_is_drawn_freely_and_judged_step_by_step(tmp_path):
-    pair = linear_pair(tx=instep.optim.lbfgs(0.1))
-    lbfgs = torch.optim.LBFGS(pair.torch.model.parameters(), 0.1)
+    pair = linear_pair(tx=instep.optim.lbfgs(0.1, max_iter=3))
+    lbfgs = torch.optim.LBFGS(pair.torch.model.parameters(), 0.1, max_iter=3)
     pair = replace(pair, torch=replace(pair.torch, optimizer=lbfgs))
-    assert_same(offline(pair, tmp_path / "lbfgs"), parity.run(pair, 3))
+    assert_same(offline(pair, tmp_path / "lbfgs", 2), parity.run(pair, 2))
 
 
 def test_scaler_scheduler_momentum_and_a_short_window(tmp_path):

@@ -24,8 +24,8 @@ import causes_page
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, RECIPE, HANDOVER, *_ = BLOCKS
-LOSSES, WEIGHTS = BLOCKS[8:]
+SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, OFFLINE, *_ = BLOCKS
+RECIPE, HANDOVER, LOSSES, WEIGHTS = BLOCKS[7:]
 
 
 def test_snippet_runs_and_learns():
