@@ -176,3 +176,16 @@ def lstm(
 
     by_hand = replace(ByHand(loss_fn, tx(), half.clip_grad_norm), **parts)
     return instep.Pair(half, by_hand.loop(params), rules)
+
+
+def loop_pair(loss: Callable = cross_entropy, **options: Any) -> instep.Pair:
+    """The pair whose JAX half is a ``JaxLoop``, with what is got wrong."""
+    half = torch_half()
+    graphdef, params, rest = split(LSTM(nnx.Rngs(0)), half.model, WEIGHTS)
+
+    def loss_fn(params, batch):
+        tokens, classes = batch
+        return loss(nnx.merge(graphdef, params, rest)(tokens), classes)
+
+    options = {"accumulate": ACCUMULATE, "clip_grad_norm": MAX_NORM, "tx": tx()} | options
+    return instep.Pair(half, instep.JaxLoop(loss_fn, params=params, **options), WEIGHTS)

@@ -124,6 +124,22 @@ def torch_half(seed: int = 0, max_norm: float = MAX_NORM, **options: Any) -> ins
     )  # fmt: skip
 
 
+def whole_window(seed: int = 0) -> instep.TorchLoop:
+    """The half whose loss is the mean over all labels of a window, not a mean of means."""
+    half = torch_half(seed)
+    microbatches = list(half.batches)
+    counts = [(labels != IGNORED).sum() for _, labels in microbatches]
+    share = [sum(counts[i - i % 2 : i - i % 2 + 2]) / 2 for i in range(len(counts))]
+
+    def loss_fn(model, batch):
+        tokens, labels, labelled = batch
+        logits = model(tokens).flatten(0, 1)
+        return F.cross_entropy(logits, labels.flatten(), reduction="sum") / labelled
+
+    batches = [(*both, n) for both, n in zip(microbatches, share, strict=True)]
+    return replace(half, loss_fn=loss_fn, batches=batches)
+
+
 # The Flax half. What is an attribute here can be set otherwise.
 
 
@@ -269,9 +285,19 @@ def gpt(
     graphdef, params, rest = split(flax, half.model, rules)
 
     def loss_fn(params, buffers, batch):
-        tokens, labels = batch
+        tokens, labels, *_ = batch
         logits = nnx.merge(graphdef, inside(params), rest)(tokens)
         return loss(logits, labels), buffers
 
     right = ByHand(loss_fn, adamw(), half.clip_grad_norm)
     return instep.Pair(half, replace(right, **parts).loop(params), rules)
+
+
+def labels_of(microbatch):
+    """How many are not ignored."""
+    return jnp.sum(microbatch[1] != IGNORED, dtype=jnp.result_type(float))
+
+
+def gpt_whole_window(seed: int = 0) -> instep.Pair:
+    """The right pair over the labels of a whole window."""
+    return gpt(torch_half=whole_window(seed), weigh=labels_of)

@@ -170,7 +170,7 @@ def step_lr_stepped_late():
 
 @plant("schedule_per_microbatch")
 def schedule_stepped_with_every_microbatch():
-    return cnn(tx=sgd(lambda count: rate(ACCUMULATE * count)))
+    return cnn(tx=by_optax(optax.trace(MOMENTUM), lr=lambda count: rate(ACCUMULATE * count)))
 
 
 @plant("schedule_constant")
@@ -180,7 +180,8 @@ def schedule_never_stepped():
 
 @plant("another_base_rate")
 def rate_divided_by_accumulate():
-    return cnn(tx=sgd(instep.schedules.cosine_annealing_lr(LR / ACCUMULATE, STEPS)))
+    less = instep.schedules.cosine_annealing_lr(LR / ACCUMULATE, STEPS)
+    return cnn(tx=by_optax(optax.trace(MOMENTUM), lr=less))
 
 
 # BatchNorm and its memory.

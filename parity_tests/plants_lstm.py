@@ -8,7 +8,7 @@ import optax
 
 import ground_lstm as ground
 import instep
-from ground_lstm import ACCUMULATE, DECAY, GAMMA, LR, PADDING, E, lstm, rate, tx
+from ground_lstm import ACCUMULATE, DECAY, GAMMA, LR, PADDING, E, loop_pair, lstm, rate, tx
 from plants import Plants, adam_by_hand, clip, edit, keep_gradients, set_at, stop
 
 
@@ -86,6 +86,24 @@ def clipped_by_value():
 @plant("clip_to_another_norm")
 def clipped_to_half():
     return lstm(clip=lambda grads, max_norm: clip(grads, max_norm / 2))
+
+
+# The same in a JaxLoop.
+
+
+@plant("clip_missing")
+def loop_without_clip():
+    return loop_pair(clip_grad_norm=None)
+
+
+@plant("clip_by_value")
+def loop_clips_values():
+    return loop_pair(clip_grad_norm=None, clip_grad_value=0.02)
+
+
+@plant("gradient_missing", "parameter_frozen", place="embed.weight")
+def loop_that_trains_no_table():
+    return loop_pair(trainable="cell|head")
 
 
 # RMSprop, and Adam and Adagrad in its place.

@@ -8,7 +8,7 @@ import optax
 
 import ground_transformer as ground
 import instep
-from ground_transformer import BETAS, DECAY, EPS, IGNORED, LR, E, H, T, adamw, chain, gpt, rate
+from ground_transformer import BETAS, DECAY, EPS, IGNORED, LR, E, T, adamw, chain, gpt, rate
 from instep import bridge
 from plants import Plants, adam_by_hand, clip, keep_gradients, set_at, stop
 
@@ -42,7 +42,12 @@ def divided_by_accumulate_twice():
 
 @plant("microbatches_weighed_otherwise")
 def microbatches_weighed_by_their_labels():
-    return gpt(weigh=lambda batch: jnp.sum(batch[1] != IGNORED).astype(jnp.result_type(float)))
+    return gpt(weigh=ground.labels_of)
+
+
+@plant("microbatches_weighed_otherwise")
+def mean_of_means():
+    return gpt(torch_half=ground.whole_window())
 
 
 @plant("last_microbatch_only")
@@ -282,11 +287,6 @@ def scores_not_scaled():
 @plant("another_attention_scale", place="blocks.0.attn")
 def scores_scaled_by_the_model():
     return changed("blocks.0.attn", scale=E**-0.5)
-
-
-@plant("another_attention_scale", place="blocks.1.attn")
-def scores_divided_by_the_width():
-    return changed("blocks.1.attn", scale=H / E)
 
 
 @plant("softmax_over_another_axis", place="blocks.0.attn")

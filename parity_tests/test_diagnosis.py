@@ -14,6 +14,7 @@ import plants_transformer
 from instep import parity
 from instep.parity.diagnosis import _search
 from pairs import linear_pair
+from plants_pairs import PAIRS
 
 
 WORKLOADS = (plants_cnn.PLANTS, plants_lstm.PLANTS, plants_transformer.PLANTS)
@@ -21,6 +22,15 @@ WORKLOADS = (plants_cnn.PLANTS, plants_lstm.PLANTS, plants_transformer.PLANTS)
 # A few of every part in `make test`, all of them in `make test-all`.
 OFTEN = {
     "zero_grad_forgotten",
+    "variance_of_flax",
+    "evaluation_mode",
+    "schedule_stepped_with_every_microbatch",
+    "microbatches_weighed_by_their_tokens",
+    "gates_i_f_o_g",
+    "padding_is_a_token",
+    "head_is_a_constant_copy",
+    "clipped_by_optax",
+    "decay_after_the_learning_rate",
 }
 PLANTS = [
     pytest.param(
@@ -39,10 +49,19 @@ def test_a_plant_is_found_and_named(plant):
     assert report.verdict is parity.Verdict.NOT_IN_STEP
     assert report.causes and not report.unexplained, report
     for cause in report.causes:
-        assert cause.name in plant.cause, report
+        named = {one.mistake for one in cause.explanations}
+        assert named & set(plant.cause), report
         assert cause.after < 1e-11 < cause.before
     places = " ".join(cause.explanations[0].where + cause.place for cause in report.causes)
     assert not plant.place or plant.place.split(".")[0] in places, report
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("two", PAIRS, ids=lambda two: two.name)
+def test_two_plants_are_both_found(two):
+    report = parity.run(two.make(), 3, precisions=[])
+    named = {one.mistake for cause in report.causes for one in cause.explanations}
+    assert set(two.causes) <= named and not report.unexplained, report
 
 
 @pytest.mark.parametrize("plants", WORKLOADS, ids=lambda plants: plants.workload)

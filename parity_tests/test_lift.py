@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from instep.parity._lift import _constant, lift_jax
+from instep.parity._lift import constant, lift_jax
 from instep.parity._lift_torch import LiftTorch
 
 
@@ -127,7 +127,7 @@ def test_the_rest_is_computed_as_it_is(name):
     [0.1, -0.3, 1e-3, 0.5, 1.0, 3.0, 2.0**-14, 0.0, 1 / 3, math.sqrt(0.5), math.inf],
 )
 def test_a_constant_is_what_was_meant(meant, dtype):
-    found = _constant(np.asarray(meant, dtype))
+    found = constant(np.asarray(meant, dtype))
     if dtype is np.float32 or meant in (0.5, 1.0, 3.0, 2.0**-14, 0.0, math.inf, 0.1, -0.3):
         assert found == pytest.approx(meant, rel=1e-15)
     assert np.asarray(found, dtype) == np.asarray(meant, dtype)
@@ -135,7 +135,7 @@ def test_a_constant_is_what_was_meant(meant, dtype):
 
 @pytest.mark.parametrize("meant", [math.sqrt(2 / math.pi), 0.044715, 2.0**32, 1797.0, 1e-5])
 def test_a_float32_constant_is_what_was_meant(meant):
-    assert _constant(np.asarray(meant, np.float32)) == pytest.approx(meant, rel=1e-15)
+    assert constant(np.asarray(meant, np.float32)) == pytest.approx(meant, rel=1e-15)
 
 
 def test_torch_gives_float64_for_whatever_is_asked():

@@ -127,6 +127,15 @@ def test_the_assertion_fails_in_25_lines():
     assert len(str(raised.value).splitlines()) <= 25
 
 
+def test_a_recording_judges_as_the_loop_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"instep": instep}
+    exec(MY_LOOP, names)
+    pair = names["pair"]()
+    exec(OFFLINE, names | {"pair": pair, "half": pair.jax, "rules": pair.weights}, made := {})
+    assert made["report"].first_divergence.stage == "optimizer"
+
+
 def test_the_recipe_runs_without_a_second_trace():
     params = {"weight": np.ones((3, 2), np.float32), "bias": np.ones(2, np.float32)}
     names = {"instep": instep, "params": params, "dataclasses": dataclasses}

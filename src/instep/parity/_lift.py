@@ -25,7 +25,7 @@ def lift_jax(fn: Callable) -> Callable:
 
     The jaxpr keeps the dtypes that the program asked for, so its own checks hold; they are
     passed over only when it runs. A scalar constant in it is read as what was meant by it (see
-    ``_constant``). Not lifted: complex numbers, and operations that hold a program of their
+    ``constant``). Not lifted: complex numbers, and operations that hold a program of their
     own (a linear solve, a kernel, a callback).
     """
 
@@ -59,7 +59,7 @@ def _double(operand: Any, variable: Var | Literal) -> Any:
     if not _lower(dtype):
         return operand
     if isinstance(variable, Literal):
-        return jnp.asarray(_constant(operand), np.float64)
+        return jnp.asarray(constant(operand), np.float64)
     return jax.lax.convert_element_type(operand, np.float64)
 
 
@@ -69,7 +69,7 @@ def _as_asked(operand: Any, variable: Var | Literal) -> Any:
     return jax.lax.convert_element_type(operand, dtype) if _lower(dtype) else operand
 
 
-def _constant(value: np.ndarray) -> float:
+def constant(value: np.ndarray) -> float:
     """The number that a scalar of fewer bits most likely stands for.
 
     Itself, if it is exact in so few bits that it was meant (1, 0.5, 2**-14). Else the shortest

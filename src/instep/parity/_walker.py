@@ -24,7 +24,7 @@ from ._judge import OPTIMIZER, Ledger
 from ._leaf import LOSS, Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
-from ._records import Plan
+from ._records import Plan, Status
 from ._settings import random_state, set_random_state
 from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
 from ._torch_walk import TorchWalk, begin_torch
@@ -100,7 +100,8 @@ class Walker:
         self._rates[evidence.n] = {x: v for x, v in evidence.seen.items() if x.kind == "lr"}
         if evidence.last is not None and not self.evidence:
             evidence.last.last = None  # of the steps before, only the last is ever asked for
-        if self.ledger.diverged and evidence.n not in self.ledger.skipped:
+        diverges = any(m.status is Status.DIVERGED for m in evidence.measured.values())
+        if diverges and evidence.n not in self.ledger.skipped:
             self.evidence.append(evidence)
         self._last = evidence
 
@@ -160,7 +161,7 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 
     walker = Walker(plan, pair, half, walk, ledger)
     walker.program = steps.plain
     if plan.judged and not plan.rounding:
-        walker.schedule = rates_of(reference, ahead, half.taken)
+        walker.schedule = rates_of(reference, ahead * pair.torch.accumulate + 1, half.taken)
         walker._rates[0] = {x: v for x, v in at_start.items() if x.kind == "lr"}
     return walker
 

@@ -77,6 +77,7 @@ ARGUMENTS = {
         ("avg_pool1d", "avg_pool2d", "avg_pool3d"),
         ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
     ),
+    **dict.fromkeys(("mean", "amax"), ("input", "dim", "keepdim")),
     "softmax": ("input", "dim"),
     "log_softmax": ("input", "dim"),
     "lstm": ("input", "hx", "params", "has_biases", "num_layers", "dropout", "train",
@@ -141,7 +142,7 @@ class Rewriting(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = VIEWS.get(func, getattr(func, "__name__", ""))
-        if name in ("__get__", "__set__"):  # shapes and dtypes
+        if name in ("__get__", "__set__", "is_floating_point"):  # shapes and dtypes
             return func(*args, **(kwargs or {}))
         module = self._inside[-1] if self._inside else ""
         call = Call(self._count, name, module, func, args, kwargs or {})

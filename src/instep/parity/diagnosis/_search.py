@@ -85,7 +85,7 @@ class Diagnosis:
         self.causes.append(
             Cause(
                 part,
-                tuple(map(_said, found)),
+                tuple(dict.fromkeys(map(_said, found))),
                 leaves,
                 steps,
                 max(_error(evidence, before, leaf) for leaf in leaves),
@@ -128,7 +128,8 @@ class Diagnosis:
         if forward and errors(evidence, loss(evidence, step), ("loss",)):
             return None  # what a backward pass would show is not needed
         still = disagreeing(part, evidence, step, upto)
-        if not set(still) < set(wrong):
+        local = bool(step.variants[-1].where)  # others may be at work elsewhere
+        if not set(still) < set(wrong) or (still and not local):
             return None
         rest = disagreeing(part, evidence, step, kinds[len(upto) :])
         return len(wrong) - len(still), -len(rest)

@@ -15,6 +15,7 @@ from jax.extend.core import JaxprEqn
 
 from .._interpret import NOW, Values, interpret
 from .._lift import lift
+from ._plain import plain
 
 
 RELATIVE = 1e-9  # two fingerprints of the same numbers, summed in another order
@@ -103,7 +104,7 @@ def trace(program: Callable, *args: Any) -> Trace:
         _note(seen, x, "", ())
 
     def rule(eqn: JaxprEqn, operands: Values) -> Values:
-        results = lift(eqn, operands)
+        results = plain(eqn, operands) or lift(eqn, operands)
         for x in results:
             _note(seen, x, eqn, operands)
         return results

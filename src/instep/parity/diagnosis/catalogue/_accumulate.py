@@ -86,49 +86,42 @@ def _scaled(evidence: Evidence, factor: Callable[[int], float]):
 )
 def microbatches_weighed_otherwise(evidence: Evidence):
     """Microbatches count by their number of labels, where in PyTorch they do not, or do."""
-    if len(evidence.window) == 1 or not any(_labels(evidence)):
-        return
+    for i in range(len(_counts(evidence))):
+        yield from _weighed(i, by_count, "each by its number of labels")
+        yield from _weighed(i, mean_of_means, "a mean of means")
 
-    def shares(evidence: Evidence, power: int, k: int) -> list[float]:
-        counts = [float(n) ** power for n in _labels(evidence)]
-        return [n / sum(counts) for n in counts][:k]
 
-    def by(power: int) -> dict[str, Callable]:
-        def share(evidence: Evidence, now: list[float]) -> list[float]:
-            return shares(evidence, power, len(now))
+def by_count(counts: list[float]) -> list[float]:
+    return [n / sum(counts) for n in counts]
 
-        def report(evidence: Evidence, now: Sum) -> Sum:
-            parts = zip(shares(evidence, power, len(now.passes)), now.passes, strict=True)
-            return now._replace(total=sum(s * p.loss for s, p in parts))
 
-        return {"share": share, "report": report}
+def mean_of_means(counts: list[float]) -> list[float]:
+    """Of what PyTorch divides by the mean number of labels."""
+    return [sum(counts) / n / len(counts) ** 2 for n in counts]
 
-    def even(evidence: Evidence, now: list[float]) -> list[float]:
-        counts = _labels(evidence)
-        return [sum(counts) / n / len(now) ** 2 for n in counts]
 
-    def even_report(evidence: Evidence, now: Sum) -> Sum:
-        parts = zip(even(evidence, now.shares), now.passes, strict=True)
+def _weighed(i: int, shares: Callable[[list[float]], list[float]], value: str):
+    def share(evidence: Evidence, now: list[float]) -> list[float]:
+        return shares(_counts(evidence)[i])
+
+    def report(evidence: Evidence, now: Sum) -> Sum:
+        parts = zip(share(evidence, now.shares), now.passes, strict=True)
         return now._replace(total=sum(s * p.loss for s, p in parts))
 
-    yield Variant(by(1), value="each by its number of labels")
-    yield Variant({"share": by(1)["share"]}, value="each by its number of labels")
-    yield Variant({"share": even, "report": even_report}, value="a mean of means")
-    yield Variant({"share": even}, value="a mean of means")
+    yield Variant({"share": share, "report": report}, value=value)
+    yield Variant({"share": share}, value=value)
 
 
-def _labels(evidence: Evidence) -> list[int]:
-    """How many labels each microbatch has: of the last whole-numbered or boolean tensor."""
-    counts = []
-    for microbatch in evidence.window:
-        tensors = [x for x in tensors_in(microbatch) if not x.is_floating_point()]
-        flags = [x for x in tensors if x.dtype == torch.bool]
-        if flags:
-            counts.append(int(flags[-1].sum()))
-        elif tensors:
-            counts.append(int((tensors[-1] >= 0).sum()))
-    whole = len(counts) == len(evidence.window) and all(counts)
-    return counts if whole and len(set(counts)) > 1 else []
+def _counts(evidence: Evidence) -> list[list[float]]:
+    """What the microbatches may be weighed by: how much of each tensor is no padding."""
+    tensors = zip(*(tensors_in(microbatch) for microbatch in evidence.window), strict=False)
+    counts: list[list[float]] = []
+    for one in tensors:
+        for kept in (lambda x: x != 0, lambda x: x >= 0, lambda x: x != -100):
+            count = [float(kept(x).sum()) for x in one]
+            if not one[0].is_floating_point() and all(count) and len(set(count)) > 1:
+                counts += [] if count in counts else [count]
+    return counts
 
 
 @mistake(

@@ -67,25 +67,28 @@ def clip_each_leaf(evidence: Evidence):
             yield Variant({"clip": clip}, value=", ".join(said))
 
 
-@mistake("PyTorch clips the norm here; instep.clip_grad_norm does.")
-def clip_by_value(evidence: Evidence):
-    """Each number is clipped, not the norm."""
-    if evidence.loop.clip_grad_norm is None:
-        return
-
-    def clip(evidence: Evidence, now: Clip) -> Clip:
-        most = _max_norm(evidence)
-        return now._replace(clipped={k: g.clamp(-most, most) for k, g in now.given.items()})
-
-    yield Variant({"clip": clip})
-
-
 @mistake("Clip: clip_grad_norm= or clip_grad_value= of the step.")
 def clip_missing(evidence: Evidence):
     """Gradients are not clipped."""
     if evidence.loop.clip_grad_norm is None and evidence.loop.clip_grad_value is None:
         return
     yield Variant({"clip": lambda evidence, now: now._replace(clipped=now.given)})
+
+
+@mistake("PyTorch clips the norm here; instep.clip_grad_norm does.")
+def clip_by_value(evidence: Evidence):
+    """Each number is clipped, not the norm."""
+    if evidence.loop.clip_grad_norm is None:
+        return
+
+    shown, most = evidence.gradients("clipped gradient"), _max_norm(evidence)
+    largest = max((float(g.abs().max()) for g in (shown or {}).values()), default=most)
+    for value in dict.fromkeys((most, float(f"{largest:.3g}"))):
+
+        def clip(evidence: Evidence, now: Clip, v=value) -> Clip:
+            return now._replace(clipped={k: g.clamp(-v, v) for k, g in now.given.items()})
+
+        yield Variant({"clip": clip}, value="" if value == most else f"{value:g}")
 
 
 @mistake("Give the max_norm that PyTorch has.")

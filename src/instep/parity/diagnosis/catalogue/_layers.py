@@ -114,7 +114,7 @@ def _is_square(weight: torch.Tensor) -> bool:
     return weight.ndim == 2 and weight.shape[0] == weight.shape[1]
 
 
-@mistake("Add the bias: use_bias=True.")
+@mistake("Add the bias: use_bias=True; PyTorch's LSTM and GRU have two.")
 def bias_missing(evidence: Evidence):
     """A bias is not added."""
     yield from changed_calls(
@@ -123,6 +123,18 @@ def bias_missing(evidence: Evidence):
         lambda call: call.but(bias=None),
         when=lambda call: call.get("bias") is not None and bool(call.get("bias").any()),
     )
+    for offset, said in ((2, "bias_ih"), (3, "bias_hh")):
+
+        def without(call: Call, offset=offset) -> Call:
+            params = [
+                torch.zeros_like(p) if i % 4 == offset else p
+                for i, p in enumerate(call.args[2])
+            ]
+            return call.of(call.function, *call.args[:2], params, *call.args[3:])
+
+        yield from changed_calls(
+            evidence, ("lstm", "gru"), without, said, when=lambda call: bool(call.args[3])
+        )
 
 
 @mistake("count_include_pad=True in Flax's avg_pool; PyTorch counts the padding by default.")
@@ -168,6 +180,19 @@ def pooling_exchanged(evidence: Evidence):
         return call.of(POOLS[call.name], call.args[0], size, **given)
 
     yield from changed_calls(evidence, tuple(POOLS), exchanged)
+    yield from changed_calls(
+        evidence,
+        ("mean",),
+        lambda call: call.of(torch.amax, call.args[0], call.get("dim")),
+        "max",
+        when=lambda call: call.get("dim") is not None,
+    )
+    yield from changed_calls(
+        evidence,
+        ("amax",),
+        lambda call: call.of(torch.mean, call.args[0], call.get("dim")),
+        "mean",
+    )
 
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2}
@@ -229,7 +254,7 @@ def padding_row_trained(evidence: Evidence):
     yield from changed_calls(
         evidence,
         ("embedding",),
-        lambda call: call.but(padding_idx=-1),
+        lambda call: call.but(padding_idx=None),
         when=lambda call: call.get("padding_idx", -1) not in (None, -1),
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 
 from ....bridge._torch_loop import TorchLoop
@@ -185,29 +187,26 @@ def another_initial_accumulator(evidence: Evidence):
     """The squares that the optimizer remembers begin with another number."""
     if evidence.last is not None:
         return
-    for slot, kind in (("sum", torch.optim.Adagrad), ("square_avg", torch.optim.RMSprop)):
-        for value in (0.1, 1.0, 0.01) if _is(evidence, kind) else ():
+    slot = "sum" if _is(evidence, torch.optim.Adagrad) else "square_avg"
+    if not _is(evidence, torch.optim.Adagrad, torch.optim.RMSprop):
+        return
+    for value in (0.1, 1.0, 0.01):
+        exact = {value, float(np.float32(value))}  # it may have been made in float32
+        for start, optax_epsilon in product(exact, (False, True)):
 
             def change(
-                evidence: Evidence, loop: TorchLoop, slot=slot, value=value
+                evidence: Evidence, loop: TorchLoop, v=start, o=optax_epsilon
             ) -> TorchLoop:
-                if evidence.last is None:
-                    for group in loop.optimizer.param_groups:
-                        for p in group["params"]:
-                            _start(loop.optimizer.state[p], slot, p, value)
-                return loop
-
-            yield Variant({"optimizer": change}, value=f"{value:g}")
-            eps = 1e-7
-
-            def both(evidence: Evidence, loop: TorchLoop, change=change, eps=eps) -> TorchLoop:
-                change(evidence, loop)
                 for group in loop.optimizer.param_groups:
-                    group["eps"] = eps
-                speak(loop.optimizer, inside=True)
+                    for p in group["params"] if evidence.last is None else ():
+                        _start(loop.optimizer.state[p], slot, p, v)
+                    group["eps"] = 1e-7 if o else group["eps"]
+                if o:
+                    speak(loop.optimizer, inside=True)
                 return loop
 
-            yield Variant({"optimizer": both}, value=f"{value:g}, and eps=1e-7 under the root")
+            said = f"{value:g}" + (", and eps=1e-7 under the root" if optax_epsilon else "")
+            yield Variant({"optimizer": change}, value=said)
 
 
 def _start(state: dict[str, Any], slot: str, p: torch.Tensor, value: float) -> None:
@@ -246,7 +245,13 @@ def another_algorithm(evidence: Evidence):
                 others = [
                     _same_settings(optimizer, g, settings) for g in loop.optimizer.param_groups
                 ]
-                loop.optimizer.step = lambda: [one.step() for one in others]  # type: ignore
+
+                def step() -> None:
+                    for one in others:
+                        one.step()
+                        loop.optimizer.state.update(one.state)
+
+                loop.optimizer.step = step  # type: ignore[method-assign]
             return loop
 
         yield Variant({"optimizer": change}, value=name)
