@@ -145,7 +145,8 @@ def decay_beside_the_momentum():
 
 @plant("parameter_frozen", place="bn2.weight")
 def scale_never_updated():
-    return cnn(tx=instep.optim.param_groups([("bn2.scale", None), (r"(?!bn2\.scale)", sgd())]))
+    groups = [("bn2.scale", None), (lambda name, leaf: name != "bn2.scale", sgd())]
+    return cnn(tx=instep.optim.param_groups(groups))
 
 
 @plant("another_algorithm")

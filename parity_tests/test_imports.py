@@ -46,13 +46,27 @@ def test_core_trains_without_torch():
 
 
 @pytest.mark.parametrize(
-    "name", ["parity", "bridge", "TorchLoop", "Pair", "lower", "from_torch"]
+    "name",
+    [
+        *("TorchLoop", "Pair", "lower", "from_torch", "bridge.TorchLoop", "bridge.register"),
+        *("parity.run", "parity.record", "parity.assert_in_step", "parity.Pair"),
+    ],
 )
 def test_what_needs_torch_names_the_extra(name):
     done = python(f"import instep\ninstep.{name}", blocked=("torch",))
     assert done.returncode == 1
     assert "needs torch, which is not installed" in done.stderr
     assert "pip install 'instep[parity]'" in done.stderr
+
+
+def test_what_compares_a_recording_needs_no_torch():
+    done = python(
+        "import instep, sys\n"
+        "instep.parity.compare, instep.parity.Report, instep.bridge.linear\n"
+        "print(sorted({'torch', 'flax'} & set(sys.modules)))",
+        blocked=("torch", "flax", "typer"),
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torch", "parity"), ("typer", "parity")])

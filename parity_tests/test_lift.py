@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from instep.parity._lift import LiftTorch, constant, lift_jax
+from instep.parity._lift import constant, lift_jax
+from instep.parity._lift_torch import LiftTorch
 
 
 def tanh32(x):

@@ -24,8 +24,8 @@ import causes_page
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, RECIPE, HANDOVER, *_ = BLOCKS
-LOSSES, WEIGHTS = BLOCKS[8:]
+SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, OFFLINE, *_ = BLOCKS
+RECIPE, HANDOVER, LOSSES, WEIGHTS = BLOCKS[7:]
 
 
 def test_snippet_runs_and_learns():
@@ -125,6 +125,15 @@ def test_the_assertion_fails_in_25_lines():
     with pytest.raises(AssertionError, match="NOT IN STEP: the optimizer stage") as raised:
         exec(ASSERTION, names)
     assert len(str(raised.value).splitlines()) <= 25
+
+
+def test_a_recording_judges_as_the_loop_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"instep": instep}
+    exec(MY_LOOP, names)
+    pair = names["pair"]()
+    exec(OFFLINE, names | {"pair": pair, "half": pair.jax, "rules": pair.weights}, made := {})
+    assert made["report"].first_divergence.stage == "optimizer"
 
 
 def test_the_recipe_runs_without_a_second_trace():

@@ -22,7 +22,7 @@ from instep import Pair
 from instep.bridge._copy import copy_loop
 from instep.bridge._tensors import batch_of, to_dtype
 from instep.bridge._torch_loop import windows
-from instep.bridge._transfer import link, start_from
+from instep.bridge._transfer import link, model_arrays, start_from
 from instep.parity import _torch_side
 from instep.parity._jax_side import steps_of
 from instep.parity._leaf import Leaf, Observation
@@ -67,8 +67,8 @@ def outputs(pair: Pair, inputs: Any = None, dtype: torch.dtype = torch.float64):
     """
     with precision("float64"), random_state_kept(pair.torch):
         loop = copy_loop(pair.torch, torch.float64)
-        weights = link(pair.weights, loop, pair.jax.params, pair.jax.buffers)
-        half = start_from(loop, weights, pair.jax)
+        weights = link(pair.weights, loop.model, pair.jax.params, pair.jax.buffers)
+        half = start_from(model_arrays(loop), weights, pair.jax)
         if inputs is None:
             inputs = next(iter(loop.batches))[0]
         (x,) = to_dtype((inputs,), torch.float64)

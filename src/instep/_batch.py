@@ -91,3 +91,14 @@ def _stack(leaves):
     if any(isinstance(leaf, jax.Array) for leaf in leaves):
         return jnp.stack(leaves)
     return np.stack([np.asarray(leaf) for leaf in leaves])
+
+
+def joined(microbatches: Sequence[PyTree], accumulate: int | None = None) -> PyTree:
+    """Stacked, if a full window has several of them.
+
+    Args:
+      microbatches: of one window, perhaps a short one.
+      accumulate: microbatches in a full window; None: as many as there are.
+    """
+    full = len(microbatches) if accumulate is None else accumulate
+    return microbatches[0] if full == 1 else stack(microbatches)

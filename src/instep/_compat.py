@@ -10,7 +10,8 @@ from ._errors import MissingExtraError
 
 _EXTRA = {
     "torch": "parity",
-    "rich": "parity",
+    "rich": "compare",
+    "safetensors": "compare",
     "typer": "parity",
     "flax": "flax",
     "sklearn": "data",

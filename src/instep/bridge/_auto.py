@@ -19,9 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-
-from torch import nn
 
 from . import _rules, _rules_sequence
 from ._linen import Layer, by_number, normal
@@ -29,22 +26,30 @@ from ._rule import Rule, join
 from ._sides import Sides, fits
 
 
-KINDS: dict[tuple[type[nn.Module], ...], Callable[..., Rule]] = {
-    (nn.Linear,): _rules.linear,
-    (nn.Conv1d, nn.Conv2d, nn.Conv3d): _rules.conv,
-    (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): _rules.conv_transpose,
-    (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm): _rules.batch_norm,
-    (nn.LayerNorm,): _rules.layer_norm,
-    (nn.GroupNorm,): _rules.group_norm,
-    (nn.RMSNorm,): _rules.rms_norm,
-    (nn.Embedding, nn.EmbeddingBag): _rules.embedding,
+# The kind of a layer -> what makes its rule.
+RULES: dict[str, Callable[..., Rule]] = {
+    make.__name__: make
+    for make in (
+        _rules.linear,
+        _rules.conv,
+        _rules.conv_transpose,
+        _rules.batch_norm,
+        _rules.layer_norm,
+        _rules.group_norm,
+        _rules.rms_norm,
+        _rules.embedding,
+        _rules.tensor,
+        _rules_sequence.multihead_attention,
+        _rules_sequence.lstm,
+        _rules_sequence.gru,
+    )
 }
 
 
 def auto_rules(sides: Sides) -> list[Rule]:
     """A rule for every layer of the module that a JAX layer is found for."""
-    assert sides.module is not None
-    layers = [layer for layer in _layers(sides.module) if _has_tensors(layer, sides)]
+    assert sides.torch.layers is not None
+    layers = [layer for layer in sides.torch.layers if _has_tensors(layer, sides)]
     paths = _jax_paths(sides)
     written: dict[tuple[str, ...], list[str]] = {}
     for path in paths:
@@ -62,66 +67,18 @@ def auto_rules(sides: Sides) -> list[Rule]:
     free = [p for p in paths if not any(name.startswith(f"{p}.") for name in taken)]
     left = [layer for layer in layers if layer.name not in found]
     for layer, path in by_number(left, free):
-        found[layer.name] = _marked(layer.make(path), "Linen's number")
+        found[layer.name] = _marked(_make(layer, path), "Linen's number")
     return [found[layer.name] for layer in layers if layer.name in found]
 
 
-def _layers(model: nn.Module) -> Iterator[Layer]:
-    """In order of registration; what is inside a layer of a known kind belongs to it."""
-    inside: set[nn.Module] = set()
-    for path, module in model.named_modules():
-        if module in inside:
-            continue
-        known = list(_layers_of(path, module))
-        if known:
-            inside |= set(module.modules())
-            yield from known
-            continue
-        own = *module.named_parameters(recurse=False), *module.named_buffers(recurse=False)
-        for leaf, _ in own:
-            name = join(path, leaf)
-            yield Layer("tensor", name, partial(_rules.tensor, name))
-
-
-def _layers_of(path: str, module: nn.Module) -> Iterator[Layer]:
-    for classes, make in KINDS.items():
-        if isinstance(module, classes):
-            yield Layer(make.__name__, path, partial(make, path))
-    if isinstance(module, nn.MultiheadAttention):
-        make = partial(_rules_sequence.multihead_attention, path, heads=module.num_heads)
-        yield Layer("multihead_attention", path, make)
-    for kind, classes in (("lstm", (nn.LSTM, nn.LSTMCell)), ("gru", (nn.GRU, nn.GRUCell))):
-        if not isinstance(module, classes):
-            continue
-        make = partial(getattr(_rules_sequence, kind), path)
-        if isinstance(module, nn.RNNCellBase):
-            yield Layer(kind, path, partial(make, layer=None))
-            continue
-        for layer in range(module.num_layers):
-            for reverse in (False, True)[: 1 + module.bidirectional]:
-                inside = _inside_recurrent(module, layer, reverse)
-                one = partial(make, layer=layer, reverse=reverse)
-                yield Layer(kind, path, one, inside, f"{layer}{reverse}")
-
-
-def _inside_recurrent(module: nn.RNNBase, layer: int, reverse: bool) -> tuple[str, ...]:
-    numbers = [f"{layer}", f"layers.{layer}", f"layers_{layer}"]
-    sides = ("backward_rnn" if reverse else "forward_rnn",) if module.bidirectional else ("",)
-    return (
-        "",  # PyTorch's own names, or a single cell
-        *(
-            join(join(number, side), cell)
-            for number in (["", *numbers] if module.num_layers == 1 else numbers)
-            for side in sides
-            for cell in ("cell", "")
-            if number or side or cell
-        ),
-    )
+def _make(layer: Layer, path: str) -> Rule:
+    """Its rule, with the JAX side at ``path``."""
+    return RULES[layer.kind](layer.path, path, **layer.options)
 
 
 def _at(layer: Layer, path: str, how: str, sides: Sides) -> Rule | None:
     """The rule of ``layer`` at ``path``, or just below; None if nothing is there."""
-    rules = [layer.make(join(path, below)) for below in layer.inside]
+    rules = [_make(layer, join(path, below)) for below in layer.inside]
     fitting = [rule for rule in rules if any(fits(v, sides) for v in rule.variants)]
     near = [rule for rule in rules if any(map(sides.jax.has, _jax_names(rule)))]
     rules = fitting or near
@@ -133,7 +90,7 @@ def _jax_names(rule: Rule) -> Iterator[str]:
 
 
 def _has_tensors(layer: Layer, sides: Sides) -> bool:
-    links = (link for variant in layer.make("").variants for link in variant.links)
+    links = (link for variant in _make(layer, "").variants for link in variant.links)
     return any(sides.torch.has(name) for link in links for name in link.torch)
 
 

@@ -12,14 +12,9 @@ import torch
 from .._trees import named_leaves
 from ..optim import LBFGSState
 from ._arrays import tensor_to_array
+from ._opt_state import COUNTS, HISTORIES, NUMBERS, VECTORS
 from ._places import Places
 from ._weights import arrays_to_jax, arrays_to_torch
-
-
-VECTORS = ("d", "prev_flat_grad")
-HISTORIES = ("old_dirs", "old_stps")
-NUMBERS = ("t", "H_diag", "prev_loss")
-COUNTS = ("func_evals", "n_iter")
 
 
 def lbfgs_from_torch(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from ._rule import Rule
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 LINEN = {
@@ -29,13 +28,21 @@ LINEN = {
 
 @dataclass(frozen=True)
 class Layer:
-    """What one rule is for; ``inside`` is where below its path the JAX leaves may be."""
+    """What one rule is for, as data.
+
+    Args:
+      kind: the name of the rule.
+      path: of the PyTorch module, or of a tensor of its own.
+      options: of the rule.
+      inside: where below its path the JAX leaves may be.
+      part: which, of several rules of a module.
+    """
 
     kind: str
     path: str
-    make: Callable[[str], Rule]
+    options: Mapping[str, Any] = field(default_factory=dict)
     inside: tuple[str, ...] = ("",)
-    part: str = ""  # one of several rules of a module
+    part: str = ""
 
     @property
     def name(self) -> str:

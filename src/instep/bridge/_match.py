@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from .._state import PyTree
 from ._auto import auto_rules
 from ._rule import Rule
-from ._sides import Sides, active, choose, jax_side, torch_side
+from ._sides import Side, Sides, active, choose, jax_side, torch_side
 from ._weights import Shapes, WeightMap
 
+
+if TYPE_CHECKING:
+    from torch import nn
 
 AT_MOST = 20  # problems in one message
 
 
 def match_weights(
     rules: Sequence[Rule | str] | str,
-    torch: nn.Module | Mapping[str, Any],
+    torch: nn.Module | Mapping[str, Any] | Side,
     params: PyTree,
     buffers: PyTree = None,
 ) -> WeightMap:
@@ -32,7 +34,7 @@ def match_weights(
         list with ``"auto"`` in it: the remaining layers of the module are matched by their
         kind and name (see ``bridge._auto``).
       torch: the module, or its ``state_dict``, or arrays by ``state_dict`` name. ``"auto"``
-        needs the module.
+        needs the module, or what ``bridge._layers.side_of`` kept of it.
       params, buffers: pytrees of arrays; Linen's may have their collections, ``"params"``
         and ``"batch_stats"``, or not.
 
@@ -42,15 +44,11 @@ def match_weights(
         do not fit, or a cell cannot hold what PyTorch has.
     """
     automatic, explicit = split_rules(rules)
-    sides = Sides(
-        torch_side(torch),
-        jax_side(params, buffers),
-        torch if isinstance(torch, nn.Module) else None,
-    )
+    sides = Sides(torch_side(torch), jax_side(params, buffers))
     idle = [rule for rule in explicit if not active(rule.variants, sides)]
     links = [link for rule in explicit for link in choose(rule, sides)]
     if automatic:
-        if sides.module is None:
+        if sides.torch.layers is None:
             raise TypeError(
                 f'"auto" walks the modules of the PyTorch model; got a '
                 f"{type(torch).__name__}. Give match_weights the nn.Module."
@@ -58,7 +56,6 @@ def match_weights(
         rest = Sides(
             sides.torch.without(name for link in links for name in link.torch),
             sides.jax.without(name for link in links for name in link.jax),
-            sides.module,
         )
         found = auto_rules(rest)
         links += [link for rule in found for link in choose(rule, rest)]

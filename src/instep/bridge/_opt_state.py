@@ -25,6 +25,13 @@ _OPTAX: dict[type, dict[str, str]] = {
 
 _HAVE_GROUPS = (Hyperparams, ParamGroupsState)
 
+# What torch.optim.LBFGS and our LBFGSState call alike: all parameters end to end, rows of
+# these, and numbers.
+VECTORS = ("d", "prev_flat_grad")
+HISTORIES = ("old_dirs", "old_stps")
+NUMBERS = ("t", "H_diag", "prev_loss")
+COUNTS = ("func_evals", "n_iter")
+
 # A slot of ours that PyTorch keeps as the presence of another one.
 STARTED = "started"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from .._state import PyTree
 from .._trees import named_leaves
+from ._linen import Layer
 from ._rule import Link, Rule, Variant
 from ._weights import Shapes
 
@@ -21,11 +21,15 @@ COLLECTIONS = ("params.", "batch_stats.")  # of Linen's variables
 
 @dataclass(frozen=True)
 class Side:
-    """The tensors of one side, and the names by which a rule may call them."""
+    """The tensors of one side, and the names by which a rule may call them.
+
+    Of a PyTorch module (``side_of``) it is all that matching asks, without PyTorch.
+    """
 
     shapes: Shapes
     lookup: Mapping[str, str]
     tied: frozenset[str] = frozenset()  # those with several names
+    layers: tuple[Layer, ...] | None = None  # of a module, in order of registration
 
     def has(self, name: str) -> bool:
         return name in self.lookup
@@ -35,32 +39,37 @@ class Side:
         taken = set(taken)
         shapes = {name: shape for name, shape in self.shapes.items() if name not in taken}
         lookup = {name: real for name, real in self.lookup.items() if real not in taken}
-        return Side(shapes, lookup, self.tied - taken)
+        return replace(self, shapes=shapes, lookup=lookup, tied=self.tied - taken)
 
 
 @dataclass(frozen=True)
 class Sides:
     torch: Side
     jax: Side
-    module: nn.Module | None = field(default=None, repr=False)
 
 
-def torch_side(torch: nn.Module | Mapping[str, Any]) -> Side:
-    """One name for every tensor of a module; its other names, if it is tied, lead there."""
-    if not isinstance(torch, nn.Module):
-        if not isinstance(torch, Mapping):
-            raise TypeError(
-                f"the PyTorch side is a {type(torch).__name__}; give an nn.Module or a "
-                f"state_dict."
-            )
+def torch_side(torch: Any) -> Side:
+    """Of a module, a ``state_dict``, or what ``side_of`` kept of a module.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if isinstance(torch, Side):
+        return torch
+    if isinstance(torch, Mapping):
         return Side(_shapes(torch), {name: name for name in torch})
-    shapes, lookup, first = {}, {}, {}
-    for named in (torch.named_parameters, torch.named_buffers):
-        for name, tensor in named(remove_duplicate=False):
-            lookup[name] = first.setdefault(id(tensor), name)
-            shapes[lookup[name]] = tuple(tensor.shape)
-    names = Counter(lookup.values())
-    return Side(shapes, lookup, frozenset(name for name, n in names.items() if n > 1))
+    if not hasattr(torch, "named_parameters"):
+        raise TypeError(
+            f"the PyTorch side is a {type(torch).__name__}; give an nn.Module or a state_dict."
+        )
+    from ._layers import side_of
+
+    return side_of(torch)
+
+
+def tied(lookup: Mapping[str, str]) -> frozenset[str]:
+    """The tensors that have several names."""
+    return frozenset(name for name, n in Counter(lookup.values()).items() if n > 1)
 
 
 def jax_side(params: PyTree, buffers: PyTree) -> Side:

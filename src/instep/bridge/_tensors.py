@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._batch import stack
+from .._batch import joined
 from ._arrays import tensor_to_array
 
 
@@ -56,14 +56,3 @@ def batch_of(
 ) -> Any:
     """The JAX batch of a window of PyTorch microbatches; ``accumulate`` as for ``joined``."""
     return joined([to_numpy(convert(microbatch)) for microbatch in window], accumulate)
-
-
-def joined(microbatches: list[Any], accumulate: int | None = None) -> Any:
-    """Stacked, if a full window has several of them.
-
-    Args:
-      microbatches: of one window, perhaps a short one.
-      accumulate: microbatches in a full window; None: as many as there are.
-    """
-    full = len(microbatches) if accumulate is None else accumulate
-    return microbatches[0] if full == 1 else stack(microbatches)

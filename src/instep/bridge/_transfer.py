@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from .._loop import JaxLoop
 from .._state import PyTree
 from ._arrays import array_to_tensor, tensor_to_array
 from ._match import match_weights
 from ._rule import Rule
-from ._torch_loop import TorchLoop
 from ._weights import WeightMap, weights_to_jax
+
+
+if TYPE_CHECKING:
+    from ._torch_loop import TorchLoop
 
 
 def model_arrays(loop: TorchLoop) -> dict[str, np.ndarray]:
@@ -25,6 +28,8 @@ def model_arrays(loop: TorchLoop) -> dict[str, np.ndarray]:
 
 def write_model(loop: TorchLoop, arrays: dict[str, np.ndarray]) -> None:
     """Write parameters and buffers into the model, in place; names that are absent stay."""
+    import torch
+
     with torch.no_grad():
         for name, tensor in [*loop.model.named_parameters(), *loop.model.named_buffers()]:
             if name in arrays:
@@ -32,22 +37,21 @@ def write_model(loop: TorchLoop, arrays: dict[str, np.ndarray]) -> None:
 
 
 def link(
-    rules: Sequence[Rule | str] | str, loop: TorchLoop, params: PyTree, buffers: PyTree
+    rules: Sequence[Rule | str] | str, model: Any, params: PyTree, buffers: PyTree
 ) -> WeightMap:
-    """``match_weights`` between a PyTorch loop and a JAX half that shall train in step.
+    """``match_weights`` between a PyTorch model and a JAX half that shall train in step.
 
     Raises:
       ValueError: as ``match_weights``, or a layer could not train in step.
     """
-    weights = match_weights(rules, loop.model, params, buffers)
+    weights = match_weights(rules, model, params, buffers)
     for x in weights.inexact:
         raise ValueError(f"{', '.join(x.torch)} and {', '.join(x.jax)}: {x.inexact}")
     return weights
 
 
-def start_from(loop: TorchLoop, weights: WeightMap, half: JaxLoop) -> JaxLoop:
-    """``half`` with the parameters and buffers that the PyTorch model has now."""
-    arrays = model_arrays(loop)
+def start_from(arrays: dict[str, np.ndarray], weights: WeightMap, half: JaxLoop) -> JaxLoop:
+    """``half`` with the parameters and buffers of a PyTorch model, as ``model_arrays``."""
     return replace(
         half,
         params=weights_to_jax(weights, arrays, half.params),

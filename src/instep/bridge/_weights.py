@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from torch import nn
 
 from .._state import PyTree
 from .._trees import named_leaves
 from ._arrays import tensor_to_array
 from ._rule import Link
 
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Arrays = Mapping[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -68,7 +70,7 @@ def weights_to_jax(
     Raises:
       ValueError: a tensor is missing, or ``like`` has a leaf that the map does not know.
     """
-    if isinstance(torch, nn.Module):
+    if not isinstance(torch, Mapping):
         torch = dict([*torch.named_parameters(), *torch.named_buffers()])
     names = list(named_leaves(like))
     wanted = [link for link in weights.links if set(link.jax) & set(names)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
-from torch import nn
-
-from ..bridge._torch_loop import TorchLoop
 from ._report import Report
 
 
@@ -14,8 +12,13 @@ from ._report import Report
 SMALL = 1e-5
 
 
-def hint(report: Report, loop: TorchLoop) -> str | None:
-    """One sentence on where to look first, or None."""
+def hint(report: Report, dropouts: Sequence[str]) -> str | None:
+    """One sentence on where to look first, or None.
+
+    Args:
+      report: so far.
+      dropouts: the names of PyTorch's dropout layers that draw.
+    """
     first = report.first_divergence
     if first is None:
         hidden = "gradient: the JAX side does not show"
@@ -27,14 +30,9 @@ def hint(report: Report, loop: TorchLoop) -> str | None:
             "PyTorch's optimizer has taken steps already and the JAX half starts fresh; give "
             "JaxLoop opt_state=lambda: bridge.optimizer_from_torch(optimizer, ...)[1]"
         )
-    drawing = [
-        name
-        for name, module in loop.model.named_modules()
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p
-    ]
-    if first.stage in ("loss", "gradient") and drawing:
+    if first.stage in ("loss", "gradient") and dropouts:
         return (
-            f"dropout is active ({', '.join(drawing)}) and no two frameworks draw the same "
+            f"dropout is active ({', '.join(dropouts)}) and no two frameworks draw the same "
             f"mask; compare with p=0"
         )
     if first.measurement.error == inf:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -204,6 +205,13 @@ def _scalars(weights: WeightMap, named: dict[str, np.ndarray]) -> dict[str, Any]
             alike = all(value == values[0] for value in values)
             found |= dict.fromkeys(link.torch, values[0] if alike else np.array(np.nan))
     return found
+
+
+@contextmanager
+def jax_precision(dtype: str) -> Iterator[None]:
+    """The surroundings of a step of the JAX half in ``dtype``."""
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        yield
 
 
 class Steps(NamedTuple):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from ._leaf import FOUND_INF, SCHEDULED, STAGE, Leaf, Observation
+from ._leaf import FOUND_INF, LOSS, SCHEDULED, STAGE, Leaf, Observation
 from ._records import FREE, Measurement, Plan, Status
 from ._tolerance import FLOOR_FACTOR, JUMP, NOISE, RELATIVE, ROUNDING_FACTOR, ROUNDING_ULPS
 
 
 GRADIENTS = ("gradient", "gradient norm", "clipped gradient")
 OPTIMIZER = ("state", "update", "parameter")
+
+
+class Floor(NamedTuple):
+    """How far rounding alone takes a leaf of PyTorch's own step."""
+
+    error: float  # in float64 max|draw - right|, below the root mean square; may be infinite
+    dtype: np.dtype | None  # of PyTorch's own; None: rounding was not measured
 
 
 @dataclass
@@ -50,6 +58,17 @@ class Ledger:
           jax: the step that is judged.
           noise: leaves that are known to be decided by rounding.
         """
+        self.judge_by(step, right, floors_of(self.plan, right, draws), jax, noise)
+
+    def judge_by(
+        self,
+        step: int,
+        right: Observation,
+        floors: Mapping[Leaf, Floor],
+        jax: Observation,
+        noise: Collection[Leaf] = (),
+    ) -> None:
+        """``judge``, where of the draws only their floors are known."""
         if right.get(FOUND_INF, 0):
             self.skipped.add(step)
         self.only_torch |= right.keys() - jax.keys()
@@ -63,12 +82,11 @@ class Ledger:
                 continue
             largest = self._largest_so_far(leaf, value)
             if self.plan.rounding:
-                own = [draw[leaf] for draw in draws]
-                at_least = largest if leaf.kind in SCHEDULED else 0.0  # a loss: in own's error
-                m = measure_rounding(step, value, jax[leaf], own, at_least)
+                at_least = largest if leaf.kind in SCHEDULED else 0.0  # a loss: in its floor
+                m = measure_by(step, value, jax[leaf], floors[leaf], at_least)
             else:
-                floor = max((distance(draw[leaf], value) for draw in draws), default=0.0)
-                m = measure(step, value, jax[leaf], max(floor, grain(leaf, right)), largest)
+                floor = max(floors[leaf].error, grain(leaf, right))
+                m = measure(step, value, jax[leaf], floor, largest)
             if leaf in noise and m.judged and m.error <= max(m.floor, m.bound) / NOISE:
                 m = replace(m, status=Status.NOISE)
             if leaf.kind in GRADIENTS and step in self.skipped and self.plan.rounding:
@@ -182,6 +200,16 @@ class Ledger:
         judged = (m.status for measured in self.measurements.values() for m in measured)
         return Status.DIVERGED in judged
 
+    @property
+    def over(self) -> bool:
+        """Whether rounding decides the float64 loss, or it is not finite: so it goes on."""
+        if self.plan.rounding or not self.plan.judged:
+            return False
+        measured = self.measurements.get(LOSS, [])
+        if not measured or measured[-1].step in self.skipped:
+            return False
+        return not measured[-1].judged
+
     def idle(self, leaf: Leaf) -> bool:
         """Whether nothing happened to ``leaf`` in the whole walk, on PyTorch's side."""
         return leaf not in self._excited
@@ -206,6 +234,25 @@ class Ledger:
         return self._largest[leaf]
 
 
+def floors_of(
+    plan: Plan, right: Observation, draws: Sequence[Observation]
+) -> dict[Leaf, Floor]:
+    """How far the draws are from ``right``, for every leaf that all of them have."""
+    apart = rms_distance if plan.rounding else distance
+    return {
+        leaf: _floor(apart, value, [draw[leaf] for draw in draws])
+        for leaf, value in right.items()
+        if all(leaf in draw for draw in draws)
+    }
+
+
+def _floor(
+    apart: Callable[[np.ndarray, np.ndarray], float], right: np.ndarray, own: Sequence
+) -> Floor:
+    error = max((apart(value, right) for value in own), default=0.0)
+    return Floor(error, own[0].dtype if own else None)
+
+
 def measure(
     step: int, torch: np.ndarray, jax: np.ndarray, floor: float, at_least: float = 0.0
 ) -> Measurement:
@@ -225,10 +272,17 @@ def measure_rounding(
     at_least: float = 0.0,
 ) -> Measurement:
     """Judge one leaf by PyTorch's own rounding; ``own`` are its values of that leaf."""
-    error = rms_distance(jax, oracle)
-    floor = max((rms_distance(value, oracle) for value in own), default=0.0)
+    return measure_by(step, oracle, jax, _floor(rms_distance, oracle, own), at_least)
+
+
+def measure_by(
+    step: int, oracle: np.ndarray, jax: np.ndarray, own: Floor, at_least: float = 0.0
+) -> Measurement:
+    """``measure_rounding``, where of PyTorch's own values only their floor is known."""
+    error, floor = rms_distance(jax, oracle), own.error
     scale = _scale(oracle, at_least)
-    bound = ROUNDING_FACTOR * floor + ROUNDING_ULPS * ulp(scale, own[0] if own else jax)
+    like = jax if own.dtype is None else np.empty((), own.dtype)
+    bound = ROUNDING_FACTOR * floor + ROUNDING_ULPS * ulp(scale, like)
     rms = rms_distance(np.zeros_like(oracle), np.where(np.isfinite(oracle), oracle, 0))
     noise = bound > 0 and error <= bound and not bound < max(rms, at_least)
     return Measurement(step, _status(oracle, error, bound, noise), error, floor, scale, bound)

@@ -1,4 +1,4 @@
-"""What torch.optim.LBFGS keeps, as leaves by the names of the parameters, from both sides."""
+"""The state of our LBFGS, as leaves by the names that torch.optim.LBFGS has for them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
-from torch import nn
 
 from .._loop import JaxLoop, OpaqueLoop
 from .._state import PyTree
 from .._trees import named_leaves
-from ..bridge._arrays import tensor_to_array
-from ..bridge._lbfgs import COUNTS, HISTORIES, NUMBERS, VECTORS
+from ..bridge._opt_state import COUNTS, HISTORIES, NUMBERS, VECTORS
 from ..bridge._rule import Link
-from ..bridge._torch_loop import TorchLoop
 from ..bridge._weights import arrays_to_jax, arrays_to_torch
 from ..optim import LBFGSState
 from ._leaf import Leaf, Observation
@@ -26,38 +22,11 @@ from ._leaf import Leaf, Observation
 WHOLE = "LBFGS"  # the name before a slot that belongs to all parameters together
 
 
-def of_torch(optimizer: torch.optim.LBFGS, model: nn.Module) -> Observation:
-    """The state of PyTorch's optimizer; none before its first step.
-
-    Vectors are cut into parameters, and histories padded with zeros to ``history_size`` rows.
-    """
-    (group,) = optimizer.param_groups
-    state: dict[str, Any] = dict(optimizer.state.get(group["params"][0], {}))
-    seen = {_whole(name): np.array(state[name], np.int32) for name in COUNTS if name in state}
-    if "old_dirs" not in state:  # no step, or only such as stopped before they began
-        return seen
-    names = {id(p): name for name, p in model.named_parameters()}
-    shapes = {names[id(p)]: tuple(p.shape) for p in group["params"]}
-    size = group["history_size"]
-    for slot in VECTORS:
-        seen |= _cut(tensor_to_array(state[slot]), shapes, slot)
-    for slot in HISTORIES:
-        rows = [tensor_to_array(row) for row in state[slot]]
-        width = sum(int(np.prod(shape)) for shape in shapes.values())
-        flat = np.stack(rows) if rows else np.zeros((0, width))
-        seen |= _cut(_padded(flat, size), shapes, slot)
-    seen |= {_whole(name): _number(state[name]) for name in NUMBERS}
-    ro = np.array([float(x) for x in state["ro"]])
-    seen[_whole("ro")] = _padded(ro, size)
-    seen[_whole("num_old")] = np.array(len(ro), np.int32)
-    return seen
-
-
 def of_jax(opt_state: PyTree, links: tuple[Link, ...]) -> Observation:
     """The same of the LBFGSState in ``opt_state``; nothing without one."""
     seen: Observation = {}
     for state in _records(opt_state):
-        seen |= {_whole(name): np.asarray(getattr(state, name)) for name in COUNTS}
+        seen |= {whole(name): np.asarray(getattr(state, name)) for name in COUNTS}
         if not state.n_iter:
             continue
         for slot in VECTORS:
@@ -73,29 +42,33 @@ def of_jax(opt_state: PyTree, links: tuple[Link, ...]) -> Observation:
                 stacked = np.stack([row[name] for row in rows])
                 seen[Leaf("state", f"{name}.{slot}")] = stacked
         for name in (*NUMBERS, "ro", "num_old"):
-            seen[_whole(name)] = np.asarray(getattr(state, name))
+            seen[whole(name)] = np.asarray(getattr(state, name))
     return seen
 
 
-def can_be_synced(loop: TorchLoop, half: JaxLoop | OpaqueLoop) -> bool:
-    """Whether PyTorch's optimizer is an LBFGS, and the JAX half has a state like it."""
-    if not isinstance(loop.optimizer, torch.optim.LBFGS) or not isinstance(half, JaxLoop):
+def can_be_synced(history: int | None, half: JaxLoop | OpaqueLoop) -> bool:
+    """Whether PyTorch's optimizer is an LBFGS, and the JAX half has a state like it.
+
+    Args:
+      history: its ``history_size``; None: it is another optimizer.
+      half: of the walk.
+    """
+    if history is None or not isinstance(half, JaxLoop):
         return False
     records = _records(jax.eval_shape(half.tx.init, half.params))
-    size = loop.optimizer.param_groups[0]["history_size"]
-    return [x.ro.shape for x in records] == [(size,)]
+    return [x.ro.shape for x in records] == [(history,)]
 
 
 def synced(opt_state: PyTree, links: tuple[Link, ...], torch: Observation) -> PyTree | None:
     """``opt_state`` where PyTorch stands; None if it has no LBFGSState, or of another size."""
     records = _records(opt_state)
-    ro = torch.get(_whole("ro"))
+    ro = torch.get(whole("ro"))
     if len(records) != 1 or (ro is not None and ro.shape != records[0].ro.shape):
         return None
 
     def write(state: LBFGSState) -> LBFGSState:
-        whole = (*COUNTS, *NUMBERS, "ro", "num_old")
-        made = {n: torch[_whole(n)] for n in whole if _whole(n) in torch}
+        slots = (*COUNTS, *NUMBERS, "ro", "num_old")
+        made = {n: torch[whole(n)] for n in slots if whole(n) in torch}
         if ro is None:
             return replace(state, **made)
         for slot in (*VECTORS, *HISTORIES):
@@ -129,28 +102,9 @@ def _tree(
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _cut(flat: np.ndarray, shapes: dict[str, tuple[int, ...]], slot: str) -> Observation:
-    """The last axis of ``flat``, all parameters end to end, as one leaf for each."""
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    pieces = np.split(flat, ends[:-1], axis=-1)
-    return {
-        Leaf("state", f"{name}.{slot}"): piece.reshape(*flat.shape[:-1], *shape)
-        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
-    }
-
-
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-    full = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    full[: len(rows)] = rows
-    return full
-
-
-def _whole(slot: str) -> Leaf:
+def whole(slot: str) -> Leaf:
+    """A slot that belongs to all parameters together."""
     return Leaf("state", f"{WHOLE}.{slot}")
-
-
-def _number(value: Any) -> np.ndarray:
-    return tensor_to_array(value) if torch.is_tensor(value) else np.array(float(value))
 
 
 def _arrays(tree: PyTree) -> dict[str, np.ndarray]:

@@ -54,6 +54,7 @@ SEEN_THROUGH = {
 }
 
 
+LOSS = Leaf("loss", "loss")
 FOUND_INF = Leaf("scaler", "found_inf")
 
 # The attributes of ReduceLROnPlateau.

@@ -15,22 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._interpret import Values, interpret
-
-
-class LiftTorch(TorchDispatchMode):
-    """Every operator of PyTorch that is asked for a floating dtype gets float64."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        dtype = kwargs.get("dtype")
-        if dtype is not None and dtype.is_floating_point:
-            kwargs = kwargs | {"dtype": torch.float64}
-        return func(*args, **kwargs)
 
 
 def lift_jax(fn: Callable) -> Callable:

@@ -14,6 +14,7 @@ from ..bridge._rules import tensor
 from ..bridge._scheduler import steps_taken
 from ..bridge._torch_loop import TorchLoop
 from ..bridge.lower._lowered import unwrapped
+from ._half import check_half
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,8 @@ class Pair:
             raise TypeError(
                 f"Pair.torch is a {type(self.torch).__name__}; give an instep.TorchLoop."
             )
-        if not isinstance(self.jax, JaxLoop | OpaqueLoop):
-            raise TypeError(
-                f"Pair.jax is a {type(self.jax).__name__}; give an instep.JaxLoop or "
-                f"JaxLoop.opaque(step, state, view)."
-            )
+        check_half(self.jax, "Pair.jax", self.torch.accumulate, self.torch.drop_last)
         split_rules(self.weights)
-        for name in ("accumulate", "drop_last"):
-            here, there = getattr(self.torch, name), getattr(self.jax, name, None)
-            if isinstance(self.jax, JaxLoop) and here != there:
-                raise ValueError(
-                    f"the halves accumulate over different windows: PyTorch has {name}={here}, "
-                    f"JAX {there}. Both see the same microbatches; make {name} equal."
-                )
 
 
 def lowered_pair(loop: TorchLoop, steps: int) -> Pair:

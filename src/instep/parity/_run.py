@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from .._errors import ParityError, where
+from .._errors import where
 from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
 from ._hint import hint
-from ._jax_side import CannotSync, steps_of
+from ._jax_side import steps_of
 from ._lbfgs import can_be_synced
+from ._lbfgs_torch import history_size
 from ._pair import Pair, lowered_pair
-from ._records import Curve, Matched, Plan
+from ._records import Plan
 from ._report import Report
-from ._settings import precision, random_state, random_state_kept, set_random_state
-from ._summary import make_report
+from ._settings import precision, random_mark, random_state_kept
+from ._torch_side import dropouts
 from ._walker import Walker, begin
+from ._walks import PRECISIONS, End, plans_of, report_of, walk_all
 from .diagnosis._search import Diagnosis
-
-
-CHAOS = (
-    "the free walk in float64 is drawn, not judged: inside a step of LBFGS rounding grows by "
-    "orders of magnitude; every step from where PyTorch stands is judged"
-)
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def run(
@@ -71,28 +65,12 @@ def run(
     with random_state_kept(pair if isinstance(pair, TorchLoop) else pair.torch):
         if isinstance(pair, TorchLoop):
             pair = lowered_pair(pair, steps)
-        walkers, ends = _walk(pair, steps, _low(pair.torch, precisions), on_step)
+        walkers, ends = _walk(pair, steps, low_of(pair.torch, precisions), on_step)
         found = _diagnose(walkers)
-    report = make_report(
-        [w.ledger for w in walkers if w.plan.judged and _counts(w, ends.get(w.plan))],
-        steps,
-        weights=[
-            Matched(link.rule, link.torch, link.jax, link.layout.name)
-            for link in walkers[0].jax.weights.links
-        ],
-        curves=[
-            Curve(walker.plan.dtype, *zip(*walker.losses, strict=True))
-            for walker in walkers
-            if not walker.plan.synced and walker.losses
-        ],
-        not_walked=[f"{plan.name}: {end.why}" for plan, end in ends.items()],
-        raised=[f"{plan.name}: {end.why}" for plan, end in ends.items() if end.raised],
-        hidden=walkers[0].jax.hidden,
-        drawn=[] if walkers[0].plan.judged else [CHAOS],
-    )
+    report = report_of(walkers, ends, steps)
     report = replace(report, causes=tuple(found.causes), unexplained=tuple(found.unexplained))
     return report.with_hint(
-        found.failed or (None if found.causes else hint(report, pair.torch))
+        found.failed or (None if found.causes else hint(report, dropouts(pair.torch)))
     )
 
 
@@ -111,20 +89,7 @@ def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
         return found
 
 
-class End(NamedTuple):
-    """Why a walk goes no further."""
-
-    why: str
-    raised: bool  # a half raised; else JAX cannot be set to where PyTorch stands
-
-
-def _counts(walker: Walker, end: End | None) -> bool:
-    """Whether its measurements count; of one that cannot be synced only what they disprove."""
-    proves = end is None or end.raised or walker.ledger.diverged
-    return bool(walker.losses) and proves
-
-
-def _low(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:
+def low_of(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:
     """The dtypes in which rounding is judged."""
     if precisions is None:
         dtypes = {str(p.dtype).removeprefix("torch.") for p in loop.model.parameters()}
@@ -142,57 +107,19 @@ def _walk(
     pair: Pair, steps: int, low: Sequence[str], on_step: Callable[[int], None]
 ) -> tuple[list[Walker], dict[Plan, End]]:
     """All walks, in one pass over the batches, and why some of them ended early."""
-    stream = _windows(pair)
-    window = next(stream)
     shared = steps_of(pair.jax)
-    chaotic = can_be_synced(pair.torch, pair.jax)  # an LBFGS
-    free, synced = Plan("float64", judged=not chaotic), Plan("float64", synced=True)
-    plans = [
-        free,
-        synced,
-        *(Plan(dtype, synced=True) for dtype in low),
-        *(Plan(dtype, judged=False) for dtype in low if dtype == "float32"),
-    ]
-    walkers: list[Walker] = []
-    ends: dict[Plan, End] = {}
-    for plan in plans:
-        with precision(plan.dtype), _ending(plan, ends):
-            walkers.append(begin(plan, pair, window, shared, steps + 1))
-    for n in range(1, steps + 1):
-        window = window if n == 1 else next(stream)
-        rng, noise = random_state(), set()
-        for walker in walkers:
-            plan = walker.plan
-            if plan in ends or walker.over or (plan.rounding and walkers[1].over):
-                continue  # without float64, what is noise below it is not known
-            set_random_state(rng)
-            with precision(plan.dtype), _ending(plan, ends):
-                doubt = not any(w.ledger.diverged for w in (*walkers[:2], walker))
-                walker.advance(n, window, noise if plan.rounding else (), doubt)
-            if plan == synced:
-                noise = walker.ledger.noise(n)
-        on_step(n)
-        if all(walker.over for walker in walkers[:2]):
-            break
-    return walkers, {plan: end for plan, end in ends.items() if plan.judged}
+
+    def begun(plan: Plan, window: list[Any]) -> Walker:
+        return begin(plan, pair, window, shared, steps + 1)
+
+    chaotic = can_be_synced(history_size(pair.torch.optimizer), pair.jax)
+    plans, stream = plans_of(low, chaotic), windows_of(pair.torch)
+    return walk_all(plans, begun, stream, steps, precision, random_mark, on_step)
 
 
-@contextmanager
-def _ending(plan: Plan, ends: dict[Plan, End]) -> Iterator[None]:
-    """Note why a walk ends early; what raises in float64 is the caller's to know at once."""
-    try:
-        yield
-    except CannotSync as obstacle:
-        ends[plan] = End(str(obstacle), raised=False)
-    except ParityError as error:
-        if not plan.rounding:
-            raise
-        ends[plan] = End(str(error), raised=True)
-
-
-def _windows(pair: Pair) -> Iterator[list[Any]]:
+def windows_of(loop: TorchLoop) -> Iterator[list[Any]]:
     """The windows of the PyTorch half; the user's code that yields them may raise."""
-    stream = windows(pair.torch)
+    stream = windows(loop)
     n = 0
     while True:
         n += 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
-import jax
 import torch
 
 from ..bridge._torch_loop import TorchLoop
-from ._lift import LiftTorch
+from ._jax_side import jax_precision
+from ._lift_torch import LiftTorch
 
 
 @contextmanager
@@ -32,8 +33,7 @@ def precision(dtype: str) -> Iterator[None]:
                 cudnn.flags(cudnn.enabled, deterministic=True, allow_tf32=False)
             )
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(jax.enable_x64(double))
-            stack.enter_context(jax.default_matmul_precision("highest"))
+            stack.enter_context(jax_precision(dtype))
             if double:
                 stack.enter_context(LiftTorch())
             yield
@@ -54,6 +54,11 @@ def set_random_state(state: list[torch.Tensor]) -> None:
     torch.set_rng_state(host)
     if on_gpus:
         torch.cuda.set_rng_state_all(on_gpus)
+
+
+def random_mark() -> Callable[[], None]:
+    """What goes back to the random state of now."""
+    return partial(set_random_state, random_state())
 
 
 @contextmanager

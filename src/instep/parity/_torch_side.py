@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .._errors import ParityError
 from ..bridge._arrays import tensor_to_array
 from ..bridge._torch_loop import TorchLoop, run_step
-from . import _lbfgs
 from ._floor import OneUlp
+from ._lbfgs_torch import of_torch
 from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 
 
@@ -102,7 +102,7 @@ def _standing(loop: TorchLoop) -> Observation:
     for name, buffer in loop.model.named_buffers():
         seen[Leaf("buffer", name)] = _array(buffer)
     if isinstance(loop.optimizer, torch.optim.LBFGS):
-        seen |= _lbfgs.of_torch(loop.optimizer, loop.model)
+        seen |= of_torch(loop.optimizer, loop.model)
     else:
         for name, p in loop.model.named_parameters():
             for slot, value in loop.optimizer.state.get(p, {}).items():
@@ -126,6 +126,17 @@ def cycles_momentum(scheduler: Any) -> bool:
     inside = getattr(scheduler, "_schedulers", ())
     own = getattr(scheduler, "cycle_momentum", False)
     return own or any(cycles_momentum(one) for one in inside)
+
+
+def dropouts(loop: TorchLoop) -> list[str]:
+    """The names of the dropout layers that draw."""
+    return [
+        name
+        for name, module in loop.model.named_modules()
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd)
+        and module.training
+        and module.p
+    ]
 
 
 def _parameters(loop: TorchLoop) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""One walk under way: the PyTorch loop, its moved copies, the JAX half, and the ledger."""
+"""One walk under way: the PyTorch half, the JAX half, and the ledger."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from typing import Any
 import jax.numpy as jnp
 import torch
 
+from .._batch import joined
 from .._loop import OpaqueLoop
 from ..bridge._copy import copy_loop
-from ..bridge._optimizer import updates_taken
-from ..bridge._tensors import batch_of, joined, to_dtype, to_numpy
+from ..bridge._tensors import batch_of, to_dtype, to_numpy
 from ..bridge._torch_loop import TorchLoop
-from ..bridge._transfer import link, start_from, write_model
+from ..bridge._transfer import link, model_arrays, start_from, write_model
 from ..bridge._weights import weights_to_torch
 from . import _torch_side
 from ._blame import blame
-from ._drawn import Drawn, Redrawn
 from ._floor import DOUBLE, LOWER, OneUlp
 from ._jax_side import JaxWalk, Steps, native
 from ._judge import OPTIMIZER, Ledger
-from ._leaf import FOUND_INF, Leaf, Observation
+from ._leaf import LOSS, Leaf, Observation
 from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan, Status
-from ._settings import precision, random_state, set_random_state
+from ._settings import random_state, set_random_state
 from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
+from ._torch_walk import TorchWalk, begin_torch
 from .diagnosis._evidence import Evidence, rates_of
 
 
-LOSS = Leaf("loss", "loss")
 WITNESSES = 3  # diverging steps that a diagnosis looks at
 
 
@@ -41,13 +40,9 @@ class Walker:
 
     plan: Plan
     pair: Pair
-    reference: TorchLoop
+    torch: TorchWalk
     jax: JaxWalk
     ledger: Ledger
-    standing: Observation  # of the reference, now
-    one_ulps: list[OneUlp]
-    copies: list[TorchLoop]
-    taken: int = 0  # optimizer steps before the walk: the scheduler goes on from there
     losses: list[tuple[float, float]] = field(default_factory=list)  # (PyTorch, JAX)
     program: Callable[[Any, Any], Any] | None = None  # JAX's step, as it was written
     schedule: list[list[float]] = field(default_factory=list)  # learning rates, by steps taken
@@ -66,26 +61,25 @@ class Walker:
           noise: leaves that rounding decides at this step.
           doubt: look again at what diverges in low precision.
         """
-        window = to_dtype(window, self.dtype)
+        window = to_dtype(window, self.torch.dtype)
         with blame("Pair.batch", n):
             microbatches = [to_numpy(self.pair.batch(x)) for x in window]
         before, rng = None, random_state()
         if self.plan.synced:
-            self.jax.sync(self.standing)
-            self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
-        looks = self.plan.rounding or self.repeats
+            self.jax.sync(self.torch.standing)
+        looks = self.plan.rounding or self.torch.repeats
         witness = not self.plan.rounding and self.plan.judged and self._wanted
         if witness or (looks and self.plan.synced and doubt):
-            before = copy_loop(self.reference)
-        stood, start = self.standing, self.jax.state
+            before = copy_loop(self.torch.reference)
+        stood, start = self.torch.standing, self.jax.state
         with blame("the PyTorch half", n):
-            right, draws, drawn = self._torch_step(n, window)
+            right, draws, drawn = self.torch.step(n, window)
         if self.pair.replays:
             microbatches = list(zip(microbatches, drawn, strict=True))
         batch = joined(microbatches, self.pair.torch.accumulate)
         with blame("the JAX half", n):
             seen = self.jax.advance(batch)
-        self.losses.append((float(self.standing[LOSS]), float(seen[LOSS])))
+        self.losses.append((float(self.torch.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
             self.ledger.judge(n, right, draws, seen, noise)
         if before is not None and looks and doubt:
@@ -119,13 +113,16 @@ class Walker:
 
         def step(one_ulp: OneUlp) -> Observation:
             set_random_state(rng)
-            own = to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
-            moved = None if rounding else self.standing
-            return _torch_side.step(copy_loop(before), own, n + self.taken, one_ulp, moved)
+            dtype, at = self.torch.dtype, n + self.torch.taken
+            own = to_dtype(window, dtype) if rounding else one_ulp.moved_window(window)
+            moved = None if rounding else self.torch.standing
+            return _torch_side.step(copy_loop(before), own, at, one_ulp, moved)
 
         for seed in range(DRAWS, DRAWS + LOOKS):
             gradients = bool(self.ledger.beyond(n, ["gradient"]))
-            grows = self.repeats and not gradients and bool(self.ledger.beyond(n, OPTIMIZER))
+            grows = (
+                self.torch.repeats and not gradients and bool(self.ledger.beyond(n, OPTIMIZER))
+            )
             if rounding and gradients:
                 coarse = OneUlp(seed, LOWER, ROUNDING_FACTOR)
                 self.ledger.look_again(n, right, step(coarse))
@@ -138,63 +135,6 @@ class Walker:
             if rounding and self.ledger.lucky(n):
                 self.ledger.draw_again(n, right, step(OneUlp(seed, LOWER)))
         set_random_state(kept)
-
-    @property
-    def repeats(self) -> bool:
-        """Whether one step of the optimizer is many, inside which rounding grows."""
-        return isinstance(self.reference.optimizer, torch.optim.LBFGS)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return getattr(torch, self.plan.dtype)
-
-    @property
-    def over(self) -> bool:
-        """Whether rounding decides the float64 loss, or it is not finite: so it goes on."""
-        if self.plan.rounding or not self.plan.judged:
-            return False
-        measured = self.ledger.measurements.get(LOSS, [])
-        if not measured or measured[-1].step in self.ledger.skipped:
-            return False
-        return not measured[-1].judged
-
-    def _torch_step(
-        self, n: int, window: list[Any]
-    ) -> tuple[Observation, list[Observation], list[Any]]:
-        """The step in float64, and PyTorch's own steps that rounding sets apart from it.
-
-        With what each forward pass of the reference drew at random.
-
-        All draw the same random numbers, as dropout would, and each has inputs of its own.
-        """
-        n += self.taken
-        rng = random_state()
-        rounding, oracle, right = self.plan.rounding, None, None
-        if rounding and self.plan.judged:
-            oracle = copy_loop(self.reference, torch.float64)
-        # PyTorch may write into its inputs. In float64 the copies answer for inputs and weights
-        # too; below, these are given.
-        windows = [
-            to_dtype(window, self.dtype) if rounding else one_ulp.moved_window(window)
-            for one_ulp in self.one_ulps
-        ]
-        own = to_dtype(window, self.dtype)
-        with Drawn() as drawn:
-            seen = _torch_side.step(drawn.marking(self.reference), own, n)
-        self.standing, rng_after = seen, random_state()
-        if oracle is not None:
-            set_random_state(rng)
-            with precision("float64"), Redrawn(drawn):
-                right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
-        draws = []
-        for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
-            set_random_state(rng)
-            draws.append(_torch_side.step(loop, own, n, one_ulp, None if rounding else seen))
-        set_random_state(rng_after)
-        # What overflows only in few bits has no counterpart in float64.
-        if right is None or seen.get(FOUND_INF) != right.get(FOUND_INF):
-            return seen, draws, drawn.passes
-        return right, [seen, *draws], drawn.passes
 
 
 def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 0) -> Walker:
@@ -210,25 +150,18 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 
     with blame("copying the PyTorch half"):
         reference = copy_loop(pair.torch, getattr(torch, plan.dtype))
     walk = _start_jax(plan, pair, reference, window, steps)
-    draws = DRAWS if plan.judged else 0
-    dtypes = LOWER if plan.rounding else DOUBLE
-    one_ulps = [OneUlp(seed, dtypes) for seed in range(draws)]
-    standing = _torch_side.start(reference)
+    half = begin_torch(plan, reference, pair.torch)
     ledger = Ledger(
         plan,
         scheduled=pair.torch.scheduler is not None,
         alone=walk.weights.alone,
     )
     at_start = walk.start()
-    ledger.judge(0, standing, [], at_start)
-    copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
-    scheduler, taken = pair.torch.scheduler, 0
-    if scheduler is not None:
-        taken = updates_taken(scheduler, pair.torch.scheduler_every)
-    walker = Walker(plan, pair, reference, walk, ledger, standing, one_ulps, copies, taken)
+    ledger.judge(0, half.standing, [], at_start)
+    walker = Walker(plan, pair, half, walk, ledger)
     walker.program = steps.plain
     if plan.judged and not plan.rounding:
-        walker.schedule = rates_of(reference, ahead * pair.torch.accumulate + 1, taken)
+        walker.schedule = rates_of(reference, ahead * pair.torch.accumulate + 1, half.taken)
         walker._rates[0] = {x: v for x, v in at_start.items() if x.kind == "lr"}
     return walker
 
@@ -250,12 +183,12 @@ def _start_jax(
             walk = opaque(pair.jax, step, batch, jnp.dtype(plan.dtype))
         view = walk.view
         with blame("Pair.weights"):
-            weights = link(pair.weights, reference, view.params, view.buffers)
+            weights = link(pair.weights, reference.model, view.params, view.buffers)
             write_model(reference, weights_to_torch(weights, view.params, view.buffers))
     else:
         with blame("Pair.weights"):
-            weights = link(pair.weights, reference, pair.jax.params, pair.jax.buffers)
-            half = start_from(reference, weights, pair.jax)
+            weights = link(pair.weights, reference.model, pair.jax.params, pair.jax.buffers)
+            half = start_from(model_arrays(reference), weights, pair.jax)
         with blame("the JAX half", 1):
             walk = native(half, step)
     walk.weights = weights

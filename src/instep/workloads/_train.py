@@ -13,7 +13,7 @@ import torch
 from .._loop import JaxLoop, initial_state, train_step
 from ..bridge._tensors import batch_of
 from ..bridge._torch_loop import run_step, windows
-from ..bridge._transfer import link, start_from
+from ..bridge._transfer import link, model_arrays, start_from
 from ._workload import Workload
 
 
@@ -37,8 +37,8 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
     """
     pair = workload.make_pair()
     assert isinstance(pair.jax, JaxLoop) and pair.jax.apply is not None
-    links = link(pair.weights, pair.torch, pair.jax.params, pair.jax.buffers)
-    half = start_from(pair.torch, links, pair.jax)
+    links = link(pair.weights, pair.torch.model, pair.jax.params, pair.jax.buffers)
+    half = start_from(model_arrays(pair.torch), links, pair.jax)
     state, step = initial_state(half), train_step(half)
     stream = islice(windows(pair.torch), workload.total_steps)
     for n, window in enumerate(stream, start=1):

@@ -16,7 +16,7 @@ from ..._loop import JaxLoop, initial_state, observed_step
 from ..._state import PyTree
 from ...bridge._tensors import batch_of, joined, to_numpy
 from ...bridge._torch_loop import windows
-from ...bridge._transfer import link, start_from
+from ...bridge._transfer import link, model_arrays, start_from
 from ...bridge._weights import WeightMap
 from .._pair import Pair
 from ._torch_run import TorchRun, torch_run
@@ -68,7 +68,7 @@ class Probe:
         """Where the JAX half starts; a copy, which may be donated."""
         half = self.pair.jax
         if isinstance(half, JaxLoop):
-            return initial_state(start_from(self.pair.torch, self.weights, half))
+            return initial_state(start_from(model_arrays(self.pair.torch), self.weights, half))
         state = half.state() if callable(half.state) else half.state
         return jax.tree.map(_copied, state)
 
@@ -86,7 +86,7 @@ class Probe:
     @cached_property
     def weights(self) -> WeightMap:
         """Which tensor is which leaf."""
-        return link(self.pair.weights, self.pair.torch, *self.held)
+        return link(self.pair.weights, self.pair.torch.model, *self.held)
 
     @cached_property
     def jaxpr(self) -> ClosedJaxpr:
