@@ -51,7 +51,7 @@ def observed(pair: Pair, steps: int) -> list[Seen]:
         seen = []
         for n in range(1, steps + 1):
             batch = batch_of(window, pair.batch, pair.torch.accumulate)
-            reference = _torch_side.step(walker.reference, window, n)
+            reference = _torch_side.step(walker.torch.reference, window, n)
             seen.append(Seen(reference, walker.jax.advance(batch)))
             window = to_dtype(next(stream), torch.float64)
     return seen
