@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from instep.parity.diagnosis._mistake import CATALOGUE, Mistake
-from instep.parity.diagnosis._search import Diagnosis as _  # noqa: F401  fills the catalogue
+from instep.parity.diagnosis._mistake import Mistake
+from instep.parity.diagnosis._ways import CATALOGUE
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "causes.md"

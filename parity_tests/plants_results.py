@@ -14,7 +14,6 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -114,12 +113,13 @@ def main() -> None:
 
 
 def _all(jobs: list[tuple[str, str]], workers: int) -> Iterator[tuple[tuple[str, str], dict]]:
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), torch.set_num_threads, (1,), max_tasks_per_child=20
-    ) as pool:
-        running = {pool.submit(walked, *job): job for job in jobs}
-        for done in as_completed(running):
-            yield running[done], done.result()
+    spawn = get_context("spawn")  # what is compiled is never freed, so no process lives long
+    with spawn.Pool(workers, torch.set_num_threads, (1,), maxtasksperchild=20) as pool:
+        yield from pool.imap_unordered(_one, jobs)
+
+
+def _one(job: tuple[str, str]) -> tuple[tuple[str, str], dict]:
+    return job, walked(*job)
 
 
 def keep(section: str, name: str, row: dict) -> None:

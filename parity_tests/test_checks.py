@@ -16,11 +16,12 @@ from torch import nn
 import instep
 import weak_pairs as pairs
 from instep import bridge, parity
-from instep.parity._checks import Check, checks
+from instep.parity._checks import checks
 from instep.parity._checks._all import CHECKS
 from instep.parity._checks._precision import matmul_precision
 from instep.parity._checks._probe import Probe
 from instep.parity._checks._unexcited import idle_leaves
+from instep.parity._records import Check
 from instep.workloads import digits_mlp
 from pairs import linear_pair, with_batches
 

@@ -12,7 +12,7 @@ import plants_cnn
 import plants_lstm
 import plants_transformer
 from instep import parity
-from instep.parity.diagnosis import _search
+from instep.parity.diagnosis import _ways
 from pairs import linear_pair
 from plants_pairs import PAIRS
 
@@ -114,8 +114,8 @@ def test_a_search_that_raises_leaves_the_verdict(monkeypatch):
         raise ZeroDivisionError("no such call")
         yield
 
-    name, row = next(iter(_search.CATALOGUE.items()))
-    monkeypatch.setitem(_search.CATALOGUE, name, replace(row, variants=broken))
+    name, row = next(iter(_ways.CATALOGUE.items()))
+    monkeypatch.setitem(_ways.CATALOGUE, name, replace(row, variants=broken))
     report = parity.run(linear_pair(tx=instep.optim.sgd(0.05)), 2)
     assert report.verdict is parity.Verdict.NOT_IN_STEP and not report.causes
     assert (

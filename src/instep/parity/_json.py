@@ -40,6 +40,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "first_divergence": report.first_divergence and _divergence(report.first_divergence),
         "causes": [_cause(cause) for cause in report.causes],
         "unexplained": [_unexplained(one) for one in report.unexplained],
+        "checks": [asdict(check) for check in report.checks],
         "coverage": _coverage(report.coverage),
         "walks": [_walk(walk) for walk in report.walks],
         "curves": [_curve(curve) for curve in report.curves],

@@ -195,6 +195,18 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One question about a pair, and its answer."""
+
+    name: str  # a key of CHECKS
+    passed: bool  # False too where the check could not be made
+    sentence: str = ""  # what was found, with numbers and the remedy; "" if it passed
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence or 'passed'}"
+
+
+@dataclass(frozen=True)
 class Unexplained:
     """A part of the step that diverges, and no mistake of the catalogue gives its numbers."""
 

@@ -10,6 +10,7 @@ from ._html import fragment, page
 from ._json import to_dict
 from ._records import (
     Cause,
+    Check,
     Coverage,
     Curve,
     Divergence,
@@ -37,6 +38,7 @@ class Report:
     hint: str | None = None  # where to look first, one sentence
     causes: tuple[Cause, ...] = ()  # why, confirmed by replay, in the order of the step
     unexplained: tuple[Unexplained, ...] = ()  # parts that diverge for another reason
+    checks: tuple[Check, ...] = ()  # of what no step replays; the verdict does not depend on it
 
     @property
     def in_step(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from .._errors import where
 from ..bridge._torch_loop import TorchLoop, windows
 from ._blame import blame
+from ._checks import checks as look_around
 from ._hint import hint
 from ._jax_side import steps_of
 from ._lbfgs import can_be_synced
@@ -28,6 +29,7 @@ def run(
     steps: int = 20,
     precisions: Sequence[str] | None = None,
     on_step: Callable[[int], None] = lambda n: None,
+    checks: bool = True,
 ) -> Report:
     """Walk both halves of ``pair`` from the same weights and batches, and judge every leaf.
 
@@ -48,6 +50,8 @@ def run(
       precisions: in which to judge rounding: of ``"float32"``, ``"bfloat16"``,
         ``"float16"``; None: that of the PyTorch model, float32 if that is float64 or mixed.
       on_step: called with the number of each step when it is done.
+      checks: look also for what no step replays: masks that repeat, recompiles, labels out of
+        range, other dtypes, features that never acted. The verdict does not depend on them.
 
     Raises:
       TypeError: ``pair`` is neither a ``Pair`` nor a ``TorchLoop``.
@@ -67,8 +71,12 @@ def run(
             pair = lowered_pair(pair, steps)
         walkers, ends = _walk(pair, steps, low_of(pair.torch, precisions), on_step)
         found = _diagnose(walkers)
-    report = report_of(walkers, ends, steps)
-    report = replace(report, causes=tuple(found.causes), unexplained=tuple(found.unexplained))
+    report = replace(
+        report_of(walkers, ends, steps),
+        causes=tuple(found.causes),
+        unexplained=tuple(found.unexplained),
+    )
+    report = replace(report, checks=look_around(pair, report) if checks else ())
     return report.with_hint(
         found.failed or (None if found.causes else hint(report, dropouts(pair.torch)))
     )

@@ -87,7 +87,8 @@ class Walker:
         if before is not None and witness:
             evidence = Evidence(
                 n, before, window, rng, stood, right, seen, self.ledger.at(n), self.schedule,
-                self._rates, self.program, start, batch, self._last,
+                self._rates, self.program, start, batch, frozenset(self.ledger.skipped),
+                self._last,
             )  # fmt: skip
             self._keep(evidence)
 
@@ -101,7 +102,7 @@ class Walker:
         if evidence.last is not None and not self.evidence:
             evidence.last.last = None  # of the steps before, only the last is ever asked for
         diverges = any(m.status is Status.DIVERGED for m in evidence.measured.values())
-        if diverges and evidence.n not in self.ledger.skipped:
+        if diverges:
             self.evidence.append(evidence)
         self._last = evidence
 

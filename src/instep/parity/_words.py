@@ -40,6 +40,7 @@ def told(report: Report) -> list[tuple[str, str]]:
         lines += why(cause)
     for one in report.unexplained:
         lines.append(("unexplained", unexplained(one)))
+    lines += [("check", str(check)) for check in report.checks if not check.passed]
     return [*lines, ("hint", report.hint)] if report.hint else lines
 
 

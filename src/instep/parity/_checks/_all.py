@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 from ..._errors import where
 from .._pair import Pair
+from .._records import Check
 from .._report import Report
 from .._settings import random_state_kept
-from ._check import Check
 from ._draws import repeated_draws
 from ._dtypes import dtypes
 from ._labels import labels

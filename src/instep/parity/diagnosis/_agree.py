@@ -57,11 +57,11 @@ def errors(evidence: Evidence, made: Observation, kinds: Collection[str]) -> dic
         floor = m.floor if m is not None else 0.0
         if m is not None and m.status is Status.NOISE:
             continue
-        largest = float(np.max(np.abs(value), initial=0.0))
+        largest = float(np.max(np.abs(value), initial=0.0, where=np.isfinite(value)))
         bound = max(RELATIVE * largest, FLOOR_FACTOR * max(floor, grain(leaf, made)))
         if leaf.kind in ("loss", "lr") and m is not None:
             bound = max(bound, RELATIVE * m.scale)
         error = distance(evidence.seen[leaf], value)
         if not error <= bound:
-            beyond[leaf] = error / bound if bound else np.inf
+            beyond[leaf] = error / bound if 0.0 < bound < np.inf else np.inf
     return beyond

@@ -31,6 +31,7 @@ class Evidence:
       schedule: PyTorch's learning rates, of each group, after 0, 1, ... steps of the walk.
       rates: what the JAX half shows of them, by the number of steps taken.
       program, state, batch: JAX's step, as it was written, and what it was given.
+      skipped: the steps so far that PyTorch's scaler skipped.
       last: the step before, if there was one.
     """
 
@@ -47,6 +48,7 @@ class Evidence:
     program: Callable[[Any, Any], Any] | None
     state: Any
     batch: Any
+    skipped: frozenset[int] = frozenset()
     last: Evidence | None = None
     kept: dict[Any, Any] = field(default_factory=dict)  # replays, by what was changed in them
 
@@ -54,6 +56,11 @@ class Evidence:
     def names(self) -> list[str]:
         """The parameters."""
         return [name for name, _ in self.loop.model.named_parameters()]
+
+    @property
+    def skips(self) -> bool:
+        """Whether PyTorch's scaler skipped the step."""
+        return self.n in self.skipped
 
     @property
     def takes_closure(self) -> bool:

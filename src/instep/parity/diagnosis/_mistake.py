@@ -27,6 +27,21 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Dial:
+    """A setting that may have had any other value: it is told by what JAX made with it.
+
+    Args:
+      turn: value -> the step with that value.
+      own: PyTorch's.
+      calls: as of a ``Variant``.
+    """
+
+    turn: Callable[[float], Variant]
+    own: float
+    calls: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class Mistake:
     """A row: what people do, and what to do about it.
 
@@ -34,20 +49,20 @@ class Mistake:
       name: of the function that makes its variants, and of its page.
       says: what happened, one sentence.
       fix: one sentence.
-      variants: the ways in which it may have been made in this step.
+      variants: the ways in which it may have been made in this step, and dials.
       special: it can imitate others, and is believed only if none of them explains the step.
     """
 
     name: str
     says: str
     fix: str
-    variants: Callable[[Evidence], Iterable[Variant]]
+    variants: Callable[[Evidence], Iterable[Variant | Dial]]
     special: bool = False
 
 
 CATALOGUE: dict[str, Mistake] = {}
 
-Rows = Callable[[Evidence], Iterator[Variant]]
+Rows = Callable[[Evidence], Iterator[Variant | Dial]]
 
 
 def mistake(fix: str, special: bool = False) -> Callable[[Rows], Rows]:

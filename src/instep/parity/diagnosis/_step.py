@@ -10,8 +10,10 @@ that it changes: a function of the evidence and of what that part of the step ha
     report      the loss that is shown, a ``Sum``
     gradient    the gradients, a ``Sum``
     buffer      the buffers after the step, by name
+    scale       the ``Scale`` before and after the step, and returns the one after
     clip        a ``Clip``
     rate        the learning rates of each group, by the number of steps taken
+    skip        whether the scaler skips the step
     optimizer   the loop, whose ``.grad`` and rates are set; changed in place, before its step
     update      the loop after its step; changed in place
 """
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ import torch
 
 from ...bridge._copy import copy_loop
 from ...bridge._tensors import to_dtype
-from ...bridge._torch_loop import TorchLoop, _clip
+from ...bridge._torch_loop import TorchLoop, _clip, run_step
 from .._floor import OneUlp
 from .._leaf import SCHEDULED, Leaf, Observation
 from .._settings import set_random_state
@@ -44,15 +46,17 @@ Gradients = dict[str, torch.Tensor]
 # of step n is used by step n + 1, so it is looked at before the optimizer.
 PARTS = {
     "backward": ("loss", "gradient", "buffer"),
+    "unscale": ("scaler",),
     "clip": ("gradient norm", "clipped gradient"),
     "schedule": SCHEDULED,
     "optimizer": ("state", "update", "parameter"),
 }
 PART_OF = {
     **dict.fromkeys(("window", "call", "share", "report", "gradient", "buffer"), "backward"),
+    "scale": "unscale",
     "clip": "clip",
     "rate": "schedule",
-    **dict.fromkeys(("optimizer", "update"), "optimizer"),
+    **dict.fromkeys(("skip", "optimizer", "update"), "optimizer"),
 }
 
 
@@ -70,6 +74,14 @@ class Sum(NamedTuple):
     passes: list[Pass]
     shares: list[float]
     total: Any  # a loss, or gradients
+
+
+class Scale(NamedTuple):
+    """Where a gradient scaler stands."""
+
+    scale: float
+    growth_tracker: int
+    found_inf: bool = False
 
 
 class Clip(NamedTuple):
@@ -163,6 +175,36 @@ def _gradients(evidence: Evidence, step: Step, done: Sequence[Pass]) -> Gradient
     return step.changed("gradient", evidence, Sum(list(done), shares, total)).total
 
 
+def _unscale(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observation:
+    """What the scaler makes of where JAX's stood."""
+    scaler = evidence.loop.scaler
+    if scaler is None or not scaler.is_enabled():
+        return {}
+    before, found_inf = _scaler_before(evidence), evidence.skips
+    count = 0 if found_inf else (before.growth_tracker + 1) % scaler.get_growth_interval()
+    factor = scaler.get_growth_factor() if not (found_inf or count) else 1.0
+    factor = scaler.get_backoff_factor() if found_inf else factor
+    after = Scale(float(np.float32(before.scale * factor)), count, found_inf)
+    for change in step.changes("scale"):
+        after = change(evidence, (before, after))
+    return {Leaf("scaler", name): np.asarray(value) for name, value in after._asdict().items()}
+
+
+def _scaler_before(evidence: Evidence) -> Scale:
+    stood = evidence.stood if evidence.last is None else evidence.last.seen
+    own = (evidence.stood, stood)
+    scale, tracker = (
+        next(x[leaf] for x in reversed(own) if leaf in x)
+        for leaf in (Leaf("scaler", "scale"), Leaf("scaler", "growth_tracker"))
+    )
+    return Scale(float(scale), int(tracker))
+
+
+def norm_of(grads: Gradients) -> torch.Tensor:
+    """Of all of them together."""
+    return torch.stack([g.norm() for g in grads.values()]).norm()
+
+
 def _clipping(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observation:
     clip = _clipped(evidence, step, moved)
     seen = {Leaf("clipped gradient", name): _array(g) for name, g in clip.clipped.items()}
@@ -226,7 +268,8 @@ def _optimizer(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observat
         group["lr"] = rate
     with moved or nullcontext():
         step.changed("optimizer", evidence, loop)
-        loop.optimizer.step()
+        if not step.changed("skip", evidence, evidence.skips):
+            _take(evidence, step, loop)
         with torch.no_grad():
             step.changed("update", evidence, loop)
     made = {
@@ -239,8 +282,18 @@ def _optimizer(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observat
     }
 
 
+def _take(evidence: Evidence, step: Step, loop: TorchLoop) -> None:
+    """``optimizer.step()``; of one that takes a closure, on the microbatches of the step."""
+    if evidence.takes_closure:
+        with _rewriting(loop, step):
+            run_step(replace(loop, scheduler=None), window_of(evidence, step), evidence.n)
+    else:
+        loop.optimizer.step()
+
+
 _REPLAYS = {
     "backward": _backward,
+    "unscale": _unscale,
     "clip": _clipping,
     "schedule": _schedule,
     "optimizer": _optimizer,

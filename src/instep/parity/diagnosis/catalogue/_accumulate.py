@@ -9,7 +9,7 @@ import torch
 from ....bridge._tensors import tensors_in
 from ..._leaf import Leaf
 from .._evidence import Evidence
-from .._mistake import Variant, mistake
+from .._mistake import Dial, Variant, mistake
 from .._step import Gradients, Sum
 
 
@@ -86,9 +86,14 @@ def _scaled(evidence: Evidence, factor: Callable[[int], float]):
 )
 def microbatches_weighed_otherwise(evidence: Evidence):
     """Microbatches count by their number of labels, where in PyTorch they do not, or do."""
-    for i in range(len(_counts(evidence))):
-        yield from _weighed(i, by_count, "each by its number of labels")
-        yield from _weighed(i, mean_of_means, "a mean of means")
+    said: list[list[float]] = []
+    for place in range(len(tensors_in(evidence.window[0]))):
+        for kept in (lambda x: x != 0, lambda x: x >= 0, lambda x: x != -100):
+            counts = _counted(evidence, place, kept)
+            if counts not in said and len(set(counts)) > 1 and all(counts):
+                said.append(counts)
+                yield from _weighed(place, kept, by_count, "each by its number of labels")
+                yield from _weighed(place, kept, mean_of_means, "a mean of means")
 
 
 def by_count(counts: list[float]) -> list[float]:
@@ -100,28 +105,24 @@ def mean_of_means(counts: list[float]) -> list[float]:
     return [sum(counts) / n / len(counts) ** 2 for n in counts]
 
 
-def _weighed(i: int, shares: Callable[[list[float]], list[float]], value: str):
+def _weighed(
+    place: int, kept: Callable, shares: Callable[[list[float]], list[float]], said: str
+):
     def share(evidence: Evidence, now: list[float]) -> list[float]:
-        return shares(_counts(evidence)[i])
+        return shares(_counted(evidence, place, kept))
 
     def report(evidence: Evidence, now: Sum) -> Sum:
         parts = zip(share(evidence, now.shares), now.passes, strict=True)
         return now._replace(total=sum(s * p.loss for s, p in parts))
 
-    yield Variant({"share": share, "report": report}, value=value)
-    yield Variant({"share": share}, value=value)
+    yield Variant({"share": share, "report": report}, value=said)
+    yield Variant({"share": share}, value=said)
 
 
-def _counts(evidence: Evidence) -> list[list[float]]:
-    """What the microbatches may be weighed by: how much of each tensor is no padding."""
-    tensors = zip(*(tensors_in(microbatch) for microbatch in evidence.window), strict=False)
-    counts: list[list[float]] = []
-    for one in tensors:
-        for kept in (lambda x: x != 0, lambda x: x >= 0, lambda x: x != -100):
-            count = [float(kept(x).sum()) for x in one]
-            if not one[0].is_floating_point() and all(count) and len(set(count)) > 1:
-                counts += [] if count in counts else [count]
-    return counts
+def _counted(evidence: Evidence, place: int, kept: Callable) -> list[float]:
+    """How much of a tensor of each microbatch is no padding; nothing of what is no label."""
+    tensors = [tensors_in(microbatch)[place] for microbatch in evidence.window]
+    return [] if tensors[0].is_floating_point() else [float(kept(x).sum()) for x in tensors]
 
 
 @mistake(
@@ -187,6 +188,21 @@ def _leafwise(names: list[str], change: Callable) -> list[tuple[str, dict[str, C
         return {"gradient": gradient}
 
     return [("", of(names)), *((name, of([name])) for name in names)]
+
+
+@mistake(
+    "Take the mean over devices and examples once; no factor but PyTorch's is in the gradients."
+)
+def gradients_scaled(evidence: Evidence):
+    """The loss is PyTorch's, and every gradient is its gradient times one factor."""
+    yield Dial(_times, 1.0)
+
+
+def _times(factor: float) -> Variant:
+    def scaled(evidence: Evidence, now: Sum) -> Sum:
+        return now._replace(total={name: factor * g for name, g in now.total.items()})
+
+    return Variant({"gradient": scaled}, value=f"{factor:.6g} times")
 
 
 @mistake("Apply the update that descends: gradients of the loss as jax.grad gives them.")

@@ -58,6 +58,29 @@ def mask_missing(evidence: Evidence):
         lambda call: call.but(attn_mask=None),
         when=lambda call: call.get("attn_mask") is not None,
     )
+    yield from changed_calls(
+        evidence,
+        WHOLE,
+        lambda call: call.but(attn_mask=None, is_causal=False),
+        when=lambda call: call.get("attn_mask") is not None,
+    )
+    yield from changed_calls(
+        evidence, ("masked_fill",), lambda call: call.of(torch.clone, call.args[0])
+    )
+
+
+WHOLE = ("multi_head_attention_forward",)  # nn.MultiheadAttention: one call from q to output
+
+
+@mistake("Mask what is padding: key_padding_mask of PyTorch is True where nobody may look.")
+def padding_attended(evidence: Evidence):
+    """Attention sees what is padding."""
+    yield from changed_calls(
+        evidence,
+        WHOLE,
+        lambda call: call.but(key_padding_mask=None),
+        when=lambda call: call.get("key_padding_mask") is not None,
+    )
 
 
 @mistake("Divide the products by sqrt(d) of a head before the softmax.")

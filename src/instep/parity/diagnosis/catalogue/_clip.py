@@ -8,18 +8,14 @@ import torch
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
-from .._step import Clip, Gradients, Sum
-
-
-def _norm(grads: Gradients) -> torch.Tensor:
-    return torch.stack([g.norm() for g in grads.values()]).norm()
+from .._step import Clip, Sum, norm_of
 
 
 def _by(factor: Callable[[torch.Tensor, float], torch.Tensor | float]) -> dict[str, Callable]:
     """All gradients times ``factor(norm, max_norm)``."""
 
     def clip(evidence: Evidence, now: Clip) -> Clip:
-        by = factor(_norm(now.given), _max_norm(evidence))
+        by = factor(norm_of(now.given), _max_norm(evidence))
         return now._replace(clipped={name: g * by for name, g in now.given.items()})
 
     return {"clip": clip}
@@ -97,7 +93,7 @@ def clip_to_another_norm(evidence: Evidence):
     if evidence.loop.clip_grad_norm is None:
         return
     shown = evidence.gradients("clipped gradient")
-    most = float(_norm(shown)) if shown is not None else 0.0
+    most = float(norm_of(shown)) if shown is not None else 0.0
     if most > 0.0:
         for value in dict.fromkeys((float(f"{most:.3g}"), most)):
             for epsilon in (1e-6, 0.0):
@@ -122,7 +118,7 @@ def clip_each_microbatch(evidence: Evidence):
             def gradient(evidence: Evidence, now: Sum, summed=summed, epsilon=epsilon) -> Sum:
                 most, k = _max_norm(evidence), len(now.passes)
                 factors = [
-                    (most / (_norm(p.grads) + epsilon)).clamp(max=1.0) / (1 if summed else k)
+                    (most / (norm_of(p.grads) + epsilon)).clamp(max=1.0) / (1 if summed else k)
                     for p in now.passes
                 ]
                 total = {

@@ -9,7 +9,7 @@ import torch
 
 from ....bridge._torch_loop import TorchLoop
 from .._evidence import Evidence
-from .._mistake import Variant, mistake
+from .._mistake import Dial, Variant, mistake
 from ._textbook import speak
 
 
@@ -79,6 +79,8 @@ def another_decay(evidence: Evidence):
             yield Variant(_among(decay), value=f"weight_decay={decay:g}")
             if not all(group["weight_decay"] for group in groups):
                 yield Variant(_set(_all, decay), value=f"weight_decay={decay:g}, of all")
+    yield Dial(lambda v: Variant(_among(v), value=f"weight_decay={v:.6g}"), own)
+    yield Dial(lambda v: Variant(_set(_all, v), value=f"weight_decay={v:.6g}, of all"), own)
 
 
 def _among(decay: float) -> dict[str, Callable]:

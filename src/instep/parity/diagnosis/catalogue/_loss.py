@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from .._evidence import Evidence
-from .._mistake import mistake
+from .._mistake import Dial, Variant, mistake
 from .._rewrite import Call
-from ._sites import changed_calls
+from .._step import Sum
+from ._sites import changed_calls, dialled_calls
 
 
 CROSS_ENTROPY = ("cross_entropy",)
@@ -47,6 +48,13 @@ def label_smoothing_otherwise(evidence: Evidence):
             f"label_smoothing={s}",
             when=lambda call, s=s: bool(call.get("label_smoothing", 0.0) != s),
         )
+    yield from dialled_calls(
+        evidence,
+        CROSS_ENTROPY,
+        "label_smoothing",
+        lambda call: call.get("label_smoothing", 0.0),
+        lambda call, s: call.but(label_smoothing=s),
+    )
 
 
 @mistake("Leave out labels of ignore_index: neither in the sum nor in the count.")
@@ -95,6 +103,24 @@ def loss_summed(evidence: Evidence):
     )
 
 
+@mistake("Write PyTorch's factor: optax.l2_loss is half of mse_loss.")
+def loss_scaled(evidence: Evidence):
+    """The loss, and with it every gradient, is PyTorch's times one factor."""
+    for factor in (0.5, 2.0):
+        yield _scaled(factor)
+    yield Dial(_scaled, 1.0)
+
+
+def _scaled(factor: float) -> Variant:
+    def scaled(evidence: Evidence, now: Sum) -> Sum:
+        total = now.total
+        if isinstance(total, dict):
+            return now._replace(total={name: factor * g for name, g in total.items()})
+        return now._replace(total=factor * total)
+
+    return Variant({"report": scaled, "gradient": scaled}, value=f"{factor:.6g} times")
+
+
 @mistake("cross_entropy takes logits: no softmax before it.")
 def log_softmax_twice(evidence: Evidence):
     """Probabilities are given to a loss that takes logits."""
@@ -104,6 +130,32 @@ def log_softmax_twice(evidence: Evidence):
             CROSS_ENTROPY,
             lambda call, f=function: call.but(input=f(call.args[0], 1)),
             f"{function.__name__} before it",
+        )
+
+
+@mistake("Reduce as PyTorch's loss does; of kl_div only batchmean is the divergence.")
+def another_reduction(evidence: Evidence):
+    """A loss is reduced otherwise."""
+    for reduction in ("batchmean", "mean", "sum"):
+        yield from changed_calls(
+            evidence,
+            REDUCING if reduction != "batchmean" else ("kl_div",),
+            lambda call, r=reduction: call.but(reduction=r),
+            f"reduction={reduction!r}",
+            when=lambda call, r=reduction: call.get("reduction", "mean") not in ("none", r),
+        )
+
+
+@mistake("Give the delta of huber_loss, or the beta of smooth_l1_loss, that PyTorch has.")
+def another_delta(evidence: Evidence):
+    """The loss goes over from square to straight elsewhere."""
+    for name, argument in (("huber_loss", "delta"), ("smooth_l1_loss", "beta")):
+        yield from dialled_calls(
+            evidence,
+            (name,),
+            argument,
+            lambda call, argument=argument: call.get(argument, 1.0),
+            lambda call, value, argument=argument: call.but(**{argument: value}),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from ....bridge._torch_loop import TorchLoop
 from .._evidence import Evidence
-from .._mistake import Variant, mistake
+from .._mistake import Dial, Variant, mistake
 from ._textbook import speak
 
 
@@ -43,6 +44,13 @@ def _setting(name: str, value: Any, said: str = "") -> Variant:
         return loop
 
     return Variant({"optimizer": change}, value=said or f"{name}={value}")
+
+
+def _dial(evidence: Evidence, name: str) -> Iterator[Dial]:
+    """Any other value of a setting that is a number."""
+    own = _now(evidence, name)
+    if isinstance(own, float):
+        yield Dial(lambda value: _setting(name, value, f"{name}={value:.6g}"), own)
 
 
 def _now(evidence: Evidence, name: str) -> Any:
@@ -100,6 +108,7 @@ def another_epsilon(evidence: Evidence):
     for eps in (1e-8, 1e-7, 1e-6, 1e-5, 1e-10, 1e-4, 1e-3, 1e-12, 1e-15, 0.0):
         if own is not None and eps != own:
             yield _setting("eps", eps)
+    yield from _dial(evidence, "eps")
 
 
 @mistake("Give b1= and b2=, decay= or momentum= as PyTorch has them.")
@@ -111,6 +120,8 @@ def another_beta(evidence: Evidence):
             for b2 in (betas[1], *seconds):
                 if (b1, b2) != tuple(betas):
                     yield _setting("betas", (b1, b2))
+        yield Dial(lambda b1: _betas(b1, betas[1]), betas[0])
+        yield Dial(lambda b2: _betas(betas[0], b2), betas[1])
     for name, values in (
         ("momentum", (0.9, 0.95, 0.99, 0.8, 0.5)),
         ("alpha", (0.9, 0.99, 0.95, 0.999)),
@@ -119,6 +130,12 @@ def another_beta(evidence: Evidence):
         for value in values:
             if own and value != own:
                 yield _setting(name, value)
+        if own:
+            yield from _dial(evidence, name)
+
+
+def _betas(b1: float, b2: float) -> Variant:
+    return _setting("betas", (b1, b2), f"betas=({b1:.6g}, {b2:.6g})")
 
 
 @mistake("momentum= of the optimizer.")
@@ -157,22 +174,30 @@ def dampened(evidence: Evidence):
     if _now(evidence, "dampening"):
         yield _dialect("at the first step too", dampens_first=True)
         yield _setting("dampening", 0.0)
-    share = 1 - _now(evidence, "momentum")
+    yield _dampened(_now(evidence, "momentum"), first=True, said="a running mean")
+    yield Dial(lambda value: _dampened(value, first=False), _now(evidence, "dampening"))
+    yield Dial(lambda value: _dampened(value, first=True), _now(evidence, "dampening"))
 
-    def averaged(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+
+def _dampened(dampening: float, first: bool, said: str = "") -> Variant:
+    def change(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
         for group in loop.optimizer.param_groups:
-            group["dampening"] = group["momentum"]
-        speak(loop.optimizer, dampens_first=True)
+            group["dampening"] = dampening
+        speak(loop.optimizer, dampens_first=first)
         return loop
 
-    yield Variant({"optimizer": averaged}, value=f"{share:g} of it: a running mean")
+    said = said or ("from the first step on" if first else "")
+    return Variant(
+        {"optimizer": change}, value=f"dampening={dampening:.6g}, {said}".rstrip(", ")
+    )
 
 
 @mistake("PyTorch multiplies the momentum by the learning rate of now: scale after the trace.")
 def learning_rate_inside_momentum(evidence: Evidence):
     """The learning rate is inside the momentum: a gradient keeps the rate of its own step."""
     if _is(evidence, SGD) and _now(evidence, "momentum"):
-        yield _dialect(rate_inside=True)
+        yield _dialect(rate_inside=1.0)
+        yield _dialect("with its sign: it is what is added to the weights", rate_inside=-1.0)
 
 
 @mistake("amsgrad=True, as PyTorch has it: instep.optim.adam(..., amsgrad=True).")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._evidence import Evidence
-from .._mistake import Variant, mistake
+from .._mistake import Dial, Variant, mistake
 
 
 Rates = list[list[float]]
@@ -71,10 +71,28 @@ def _base(evidence: Evidence) -> list[float] | None:
 def another_base_rate(evidence: Evidence):
     """Every learning rate is PyTorch's times one factor."""
     for factor in _factors(evidence):
-        yield _rate(
-            lambda rates, f=factor: [[f * rate for rate in group] for group in rates],
-            f"{factor:.6g} times",
-        )
+        yield _times(factor)
+    yield Dial(_times, 1.0)
+
+
+def _times(factor: float) -> Variant:
+    return _rate(
+        lambda rates: [[factor * rate for rate in group] for group in rates],
+        f"{factor:.6g} times",
+    )
+
+
+def _ramp(evidence: Evidence) -> Callable[[int], float] | None:
+    """The line from the first two rates over JAX's up to 1; None: it does not rise to it."""
+    shares = []
+    for n in (0, 1):
+        (shown, *_) = (*evidence.rates.get(n, {}).values(), None)
+        (rate, *_) = evidence.schedule[n]
+        shares.append(rate / float(shown) if shown else 1.0)
+    first, second = shares
+    if not 0.0 < first < second <= 1.0:
+        return None
+    return lambda n: min(first + n * (second - first), 1.0)
 
 
 def _factors(evidence: Evidence) -> list[float]:
@@ -96,6 +114,8 @@ def schedule_missing_warmup(evidence: Evidence):
     if not base or not _varies(evidence):
         return
     rising = [i for i in range(1, len(rates)) if rates[i][0] > rates[i - 1][0]]
+    if (ramp := _ramp(evidence)) is not None:
+        yield _rate(lambda rates: [[x / ramp(n) for x in r] for n, r in enumerate(rates)])
     if rising:
         yield _rate(lambda rates: [base] * len(rates), f"lr={base[0]:g}")
         peak = rising[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .._evidence import Evidence
-from .._mistake import Variant
+from .._mistake import Dial, Variant
 from .._rewrite import Call, Rewrite
 from .._step import calls
 
@@ -36,6 +36,44 @@ def changed_calls(
         if numbers and numbers not in seen:
             seen.add(numbers)
             yield Variant({"call": _only(numbers, change)}, where, value, numbers)
+
+
+def dialled_calls(
+    evidence: Evidence,
+    names: tuple[str, ...],
+    argument: str,
+    own: Callable[[Call], float],
+    change: Callable[[Call, float], Call],
+    when: Callable[[Call], bool] = lambda call: True,
+) -> Iterator[Dial]:
+    """Dials of a number that such calls are given, for the groups of ``changed_calls``.
+
+    Args:
+      evidence, names, when: as of ``changed_calls``.
+      argument: what the number is called.
+      own: the number that PyTorch gives a call.
+      change: what a call is with another number.
+    """
+    found = [call for call in calls(evidence) if call.name in names and when(call)]
+    seen: set[frozenset[int]] = set()
+    for where, chosen in _groups(found):
+        numbers = frozenset(call.number for call in chosen)
+        if numbers and numbers not in seen:
+            seen.add(numbers)
+
+            turn = _turning(numbers, change, where, argument)
+            yield Dial(turn, own(chosen[0]), numbers)
+
+
+def _turning(
+    numbers: frozenset[int], change: Callable[[Call, float], Call], where: str, argument: str
+) -> Callable[[float], Variant]:
+    def turn(value: float) -> Variant:
+        rewrite = _only(numbers, lambda call: change(call, value))
+        said = f"{argument}={value:.6g}" if argument else f"{value:.6g}"
+        return Variant({"call": rewrite}, where, said, numbers)
+
+    return turn
 
 
 def _groups(found: list[Call]) -> Iterator[tuple[str, list[Call]]]:

@@ -10,7 +10,7 @@ from .._evidence import Evidence
 from .._mistake import Variant, mistake
 from .._rewrite import Call
 from .._step import Step, Sum, passes
-from ._sites import changed_calls
+from ._sites import changed_calls, dialled_calls
 
 
 def _trains(call: Call) -> bool:
@@ -49,6 +49,14 @@ def another_statistics_momentum(evidence: Evidence):
             f"momentum={momentum} (Flax: {1 - momentum:g})",
             when=lambda call, m=momentum: _trains(call) and call.get("momentum", 0.1) != m,
         )
+    yield from dialled_calls(
+        evidence,
+        ("batch_norm",),
+        "momentum",
+        lambda call: call.get("momentum", 0.1),
+        lambda call, m: call.but(momentum=m),
+        _trains,
+    )
 
 
 @mistake(

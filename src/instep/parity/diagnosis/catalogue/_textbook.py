@@ -23,7 +23,7 @@ class Dialect:
     unscaled: bool = False  # decoupled decay without the learning rate
     after: bool = False  # decoupled decay of the parameter that the step has made
     dampens_first: bool = False
-    rate_inside: bool = False  # the learning rate in the momentum, not before it
+    rate_inside: float = 0.0  # the learning rate times this in the momentum, not before it
     nesterov: bool | None = None
     amsgrad: bool | None = None
 
@@ -95,9 +95,10 @@ def sgd(p, g, state, group, d: Dialect) -> None:
             state["momentum_buffer"] = torch.zeros_like(p)
         v = state["momentum_buffer"]
         dampened = 1 - group["dampening"] if not first or d.dampens_first else 1.0
-        v.mul_(momentum).add_(g * (lr if d.rate_inside else 1.0), alpha=dampened)
+        g = g * (d.rate_inside * lr or 1.0)
+        v.mul_(momentum).add_(g, alpha=dampened)
         g = g + momentum * v if nesterov else v
-        lr = 1.0 if d.rate_inside else lr
+        lr = d.rate_inside or lr
     if decay and d.coupled is False:
         p.mul_(1 - float(group["lr"]) * decay if not d.unscaled else 1 - decay)
     p.sub_(lr * g)

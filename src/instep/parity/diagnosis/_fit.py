@@ -1,0 +1,78 @@
+"""The value that a setting must have had, told by the numbers that JAX made with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .._leaf import Leaf, Observation
+from ._evidence import Evidence
+from ._mistake import Dial, Variant
+
+
+ROUNDS = 14  # of the secant method, at most
+STUCK = 3  # rounds after which the distance must have fallen
+NEAR = 1e-3  # the first other value, relative to PyTorch's own
+DIGITS = (2, 3, 6, 17)  # people write round numbers
+
+
+def fitted(
+    dial: Dial,
+    replayed: Callable[[Variant], Observation],
+    evidence: Evidence,
+    wrong: list[Leaf],
+) -> Iterator[Variant]:
+    """The settings of ``dial`` with which PyTorch's step comes nearest to JAX's.
+
+    Gauss-Newton in one unknown, with the slope of the last two values:
+
+    .. math::
+        v \\leftarrow v - \\frac{\\langle r, r' \\rangle}{\\langle r', r' \\rangle}, \\qquad
+        r(v) = \\text{replayed}(v) - \\text{JAX's}
+
+    Args:
+      dial: what is turned.
+      replayed: what PyTorch makes of the step with a setting.
+      evidence: of the step that JAX took.
+      wrong: the leaves that are compared.
+
+    Yields:
+      The value it ends at, rounded to ever more digits; nothing if it leads nowhere.
+    """
+    value = _solved(lambda v: _off(replayed(dial.turn(v)), evidence.seen, wrong), dial.own)
+    if value is not None and value != dial.own:
+        for v in dict.fromkeys(float(f"{value:.{digits}g}") for digits in DIGITS):
+            yield dial.turn(v)
+
+
+def _solved(off: Callable[[float], np.ndarray | None], own: float) -> float | None:
+    """Where ``off`` is nearest to zero; None: nowhere near, or it does not depend on it."""
+    v, w = own, own + NEAR * (abs(own) or 1.0)
+    r, s = off(v), off(w)
+    start = np.inf if r is None else float(r @ r)
+    for n in range(ROUNDS):
+        if r is None or s is None or not np.isfinite(s).all():
+            return None
+        slope = (s - r) / (w - v)
+        steep = float(slope @ slope)
+        if not steep or not np.isfinite(steep):
+            return None
+        v, r, w = w, s, w - float(s @ slope) / steep
+        if abs(w - v) <= 4 * np.spacing(abs(w)):
+            break
+        s = off(w)
+        if n == STUCK and (s is None or not float(s @ s) < start / 4):
+            return None
+    return w
+
+
+def _off(made: Observation, seen: Observation, wrong: Sequence[Leaf]) -> np.ndarray | None:
+    """The differences of all leaves, each over its own maximum."""
+    parts = []
+    for leaf in wrong:
+        if leaf not in made or made[leaf].shape != seen[leaf].shape:
+            return None
+        largest = float(np.max(np.abs(seen[leaf]), initial=0.0)) or 1.0
+        parts.append((made[leaf] - seen[leaf]).ravel().astype(np.float64) / largest)
+    return np.concatenate(parts)
