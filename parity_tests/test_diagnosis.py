@@ -88,15 +88,61 @@ def test_what_nothing_explains_is_unexplained_with_its_place():
     assert "unexplained" in str(report)
 
 
-def test_an_odd_gradient_is_unexplained():
+def backwards_by(change):
+    """Least squares whose gradients come back changed."""
+
     @jax.custom_vjp
     def odd(x):
         return x
 
-    odd.defvjp(lambda x: (x, None), lambda _, g: (0.9 * g,))
-    report = parity.run(linear_pair(lambda params, x: squared(jax.tree.map(odd, params), x)), 2)
+    odd.defvjp(lambda x: (x, None), lambda _, g: (change(g),))
+    return linear_pair(lambda params, x: squared(jax.tree.map(odd, params), x))
+
+
+def test_an_odd_gradient_is_unexplained():
+    report = parity.run(backwards_by(jnp.sin), 2)
     assert [one.part for one in report.unexplained] == ["backward"]
     assert not report.causes
+
+
+# Values that no list has: they are told by JAX's numbers.
+
+
+def told(report) -> list[tuple[str, str]]:
+    (cause,) = report.causes
+    assert not report.unexplained, report
+    return [(one.mistake, one.value) for one in cause.explanations]
+
+
+def test_a_factor_of_all_gradients_is_told():
+    report = parity.run(backwards_by(lambda g: 0.87 * g), 2)
+    assert told(report) == [("gradients_scaled", "0.87 times")]
+
+
+ADAMW = {"betas": (0.9, 0.95), "eps": 1e-6, "weight_decay": 0.1}
+SETTINGS = {
+    "eps": ({"eps": 3.7e-6}, "another_epsilon", "eps=3.7e-06"),
+    "beta1": ({"betas": (0.83, 0.95)}, "another_beta", "beta1=0.83"),
+    "beta2": ({"betas": (0.9, 0.9543)}, "another_beta", "beta2=0.9543"),
+    "decay": ({"weight_decay": 0.037}, "another_decay", "weight_decay=0.037"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_of_adamw_is_told(name):
+    setting, mistake, value = SETTINGS[name]
+    pair = linear_pair(tx=instep.optim.adamw(0.05, **(ADAMW | setting)))
+    optimizer = torch.optim.AdamW(pair.torch.model.parameters(), 0.05, **ADAMW)
+    report = parity.run(replace(pair, torch=replace(pair.torch, optimizer=optimizer)), 3)
+    assert (mistake, value) in told(report)
+
+
+def test_both_betas_are_told_by_their_own_moments():
+    pair = linear_pair(tx=instep.optim.adamw(0.05, **(ADAMW | {"betas": (0.83, 0.9543)})))
+    optimizer = torch.optim.AdamW(pair.torch.model.parameters(), 0.05, **ADAMW)
+    report = parity.run(replace(pair, torch=replace(pair.torch, optimizer=optimizer)), 3)
+    said = {one.value for cause in report.causes for one in cause.explanations}
+    assert not report.unexplained and {"beta1=0.83", "beta2=0.9543"} <= said, report
 
 
 def test_two_mistakes_are_both_named():

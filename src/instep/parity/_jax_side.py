@@ -20,6 +20,7 @@ from ..bridge._weights import WeightMap, arrays_to_jax, arrays_to_torch, weights
 from . import _lbfgs
 from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
 from ._lift import lift_jax
+from ._spill import spilled, spilled_tree
 
 
 Step = Callable[[PyTree, PyTree], tuple[PyTree, View]]
@@ -52,7 +53,9 @@ class JaxWalk:
         """Take one step and return every leaf that can be seen."""
         before = self._held(self.view)
         self.state, view = self.step(self.state, batch)
-        view = self.view = jax.device_get(view)
+        self.view = jax.device_get(view)
+        self.rest()
+        view = self.view
         seen = {Leaf("loss", "loss"): np.asarray(view.loss)}
         if view.skipped is not None:
             seen[FOUND_INF] = np.asarray(view.skipped, np.float32)
@@ -69,11 +72,15 @@ class JaxWalk:
                 }
         held = self._held(view)
         seen |= {
-            Leaf("update", leaf.name): value - before[leaf]
+            Leaf("update", leaf.name): spilled(value - before[leaf])
             for leaf, value in held.items()
             if leaf.kind == "parameter"
         }
         return seen | self._standing(view)
+
+    def rest(self) -> None:
+        """Leave memory to others until the next step."""
+        self.state, self.view = spilled_tree(self.state), spilled_tree(self.view)
 
     def _zeros(self, view: View, grads: PyTree) -> dict[str, np.ndarray]:
         """No gradient is zero: of what is frozen, and what is a buffer here."""

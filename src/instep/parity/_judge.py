@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Ledger:
         self,
         step: int,
         right: Observation,
-        draws: Sequence[Observation],
+        draws: Iterable[Observation],
         jax: Observation,
         noise: Collection[Leaf] = (),
     ) -> None:
@@ -235,15 +235,24 @@ class Ledger:
 
 
 def floors_of(
-    plan: Plan, right: Observation, draws: Sequence[Observation]
+    plan: Plan, right: Observation, draws: Iterable[Observation]
 ) -> dict[Leaf, Floor]:
-    """How far the draws are from ``right``, for every leaf that all of them have."""
+    """How far the draws are from ``right``, for every leaf that all of them have.
+
+    One draw at a time: they may be made while they are looked at.
+    """
     apart = rms_distance if plan.rounding else distance
-    return {
-        leaf: _floor(apart, value, [draw[leaf] for draw in draws])
-        for leaf, value in right.items()
-        if all(leaf in draw for draw in draws)
-    }
+    floors = dict.fromkeys(right, Floor(0.0, None))
+    for draw in draws:
+        floors = {
+            leaf: Floor(
+                max(floor.error, apart(draw[leaf], right[leaf])),
+                floor.dtype or draw[leaf].dtype,
+            )
+            for leaf, floor in floors.items()
+            if leaf in draw
+        }
+    return floors
 
 
 def _floor(

@@ -14,7 +14,6 @@ from ..bridge._tensors import to_dtype, to_numpy
 from ..bridge._torch_loop import TorchLoop
 from ._blame import blame
 from ._environment import environment
-from ._judge import floors_of
 from ._lbfgs_torch import history_size
 from ._recording import Manifest, writing
 from ._records import Plan
@@ -120,12 +119,12 @@ def _step(walk: TorchWalk, n: int, window: list[Any], batch: Callable[[Any], Any
     with blame("batch", n):
         batches = [to_numpy(batch(microbatch)) for microbatch in window]
     with blame("the PyTorch half", n):
-        right, draws, _ = walk.step(n, window)
+        right, floors, _ = walk.step(n, window)
     kinds = ("loss", *NEXT) if walk.plan.synced else ("loss",)
     standing = {leaf: value for leaf, value in walk.standing.items() if leaf.kind in kinds}
     if not walk.plan.judged:
         return Recorded(standing=standing, batches=batches)
-    return Recorded(right, floors_of(walk.plan, right, draws), standing, batches)
+    return Recorded(right, floors, standing, batches)
 
 
 def _raised(ends: dict[Plan, End]) -> Walks:

@@ -16,6 +16,7 @@ from ..bridge._torch_loop import TorchLoop, run_step
 from ._floor import OneUlp
 from ._lbfgs_torch import of_torch
 from ._leaf import FOUND_INF, PLATEAU, Leaf, Observation
+from ._spill import spilled
 
 
 class Exact(torch.amp.GradScaler):
@@ -92,7 +93,8 @@ def step(
             run_step(loop, window, n, watch)
     after = _standing(loop)
     updates = {
-        Leaf("update", name): after[Leaf("parameter", name)] - p for name, p in before.items()
+        Leaf("update", name): spilled(after[Leaf("parameter", name)] - p)
+        for name, p in before.items()
     }
     return seen | after | updates
 
@@ -157,4 +159,4 @@ def _gradients(loop: TorchLoop, kind: str) -> Observation:
 
 
 def _array(value: Any) -> np.ndarray:
-    return tensor_to_array(value) if torch.is_tensor(value) else np.array(value)
+    return spilled(tensor_to_array(value)) if torch.is_tensor(value) else np.array(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +16,11 @@ from ..bridge._torch_loop import TorchLoop
 from . import _torch_side
 from ._drawn import Drawn, Redrawn
 from ._floor import DOUBLE, LOWER, OneUlp
-from ._leaf import FOUND_INF, Observation
+from ._judge import Floor, floors_of
+from ._leaf import FOUND_INF, Leaf, Observation
 from ._records import Plan
 from ._settings import precision, random_state, set_random_state
+from ._spill import spill_loop
 from ._tolerance import DRAWS
 
 
@@ -24,7 +28,7 @@ class TorchStep(NamedTuple):
     """One step of PyTorch, as it is judged by."""
 
     right: Observation  # in float64
-    draws: list[Observation]  # PyTorch's own steps that rounding sets apart from it
+    floors: dict[Leaf, Floor]  # how far its own steps are that rounding sets apart from it
     drawn: list[Any]  # what each forward pass of the reference drew at random
 
 
@@ -54,7 +58,7 @@ class TorchWalk:
         All draw the same random numbers, as dropout would, and each has inputs of its own.
         """
         if self.plan.synced:
-            self.copies = [copy_loop(self.reference) for _ in self.one_ulps]
+            self.copies = [_at_rest(copy_loop(self.reference)) for _ in self.one_ulps]
         n += self.taken
         rng = random_state()
         rounding, oracle, right = self.plan.rounding, None, None
@@ -74,24 +78,38 @@ class TorchWalk:
             set_random_state(rng)
             with precision("float64"), Redrawn(drawn):
                 right = _torch_side.step(oracle, to_dtype(window, torch.float64), n)
-        draws = []
-        for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
-            set_random_state(rng)
-            draws.append(_torch_side.step(loop, own, n, one_ulp, None if rounding else seen))
-        set_random_state(rng_after)
+        _at_rest(self.reference)
+
+        def draws() -> Iterator[Observation]:
+            for loop, one_ulp, own in zip(self.copies, self.one_ulps, windows, strict=True):
+                set_random_state(rng)
+                yield _torch_side.step(loop, own, n, one_ulp, None if rounding else seen)
+                _at_rest(loop)
+
         # What overflows only in few bits has no counterpart in float64.
         if right is None or seen.get(FOUND_INF) != right.get(FOUND_INF):
-            return TorchStep(seen, draws, drawn.passes)
-        return TorchStep(right, [seen, *draws], drawn.passes)
+            right, own_steps = seen, draws()
+        else:
+            own_steps = chain([seen], draws())
+        floors = floors_of(self.plan, right, own_steps)
+        set_random_state(rng_after)
+        return TorchStep(right, floors, drawn.passes)
 
 
 def begin_torch(plan: Plan, reference: TorchLoop, loop: TorchLoop) -> TorchWalk:
     """Walk ``reference``, a copy of ``loop`` in the precision of the plan."""
+    _at_rest(reference)
     dtypes = LOWER if plan.rounding else DOUBLE
     one_ulps = [OneUlp(seed, dtypes) for seed in range(DRAWS if plan.judged else 0)]
     standing = _torch_side.start(reference)
-    copies = [] if plan.synced else [copy_loop(reference) for _ in one_ulps]
+    copies = [] if plan.synced else [_at_rest(copy_loop(reference)) for _ in one_ulps]
     taken = 0
     if loop.scheduler is not None:
         taken = updates_taken(loop.scheduler, loop.scheduler_every)
     return TorchWalk(plan, reference, standing, one_ulps, copies, taken)
+
+
+def _at_rest(loop: TorchLoop) -> TorchLoop:
+    """The loop itself, which leaves memory to others until its next step."""
+    spill_loop(loop)
+    return loop

@@ -26,6 +26,7 @@ from ._opaque import opaque
 from ._pair import Pair
 from ._records import Plan, Status
 from ._settings import random_state, set_random_state
+from ._spill import spill_loop
 from ._tolerance import DRAWS, FLOOR_FACTOR, LOOKS, ROUNDING_FACTOR
 from ._torch_walk import TorchWalk, begin_torch
 from .diagnosis._evidence import Evidence, rates_of
@@ -71,9 +72,10 @@ class Walker:
         witness = not self.plan.rounding and self.plan.judged and self._wanted
         if witness or (looks and self.plan.synced and doubt):
             before = copy_loop(self.torch.reference)
+            spill_loop(before)
         stood, start = self.torch.standing, self.jax.state
         with blame("the PyTorch half", n):
-            right, draws, drawn = self.torch.step(n, window)
+            right, floors, drawn = self.torch.step(n, window)
         if self.pair.replays:
             microbatches = list(zip(microbatches, drawn, strict=True))
         batch = joined(microbatches, self.pair.torch.accumulate)
@@ -81,7 +83,7 @@ class Walker:
             seen = self.jax.advance(batch)
         self.losses.append((float(self.torch.standing[LOSS]), float(seen[LOSS])))
         if self.plan.judged:
-            self.ledger.judge(n, right, draws, seen, noise)
+            self.ledger.judge_by(n, right, floors, seen, noise)
         if before is not None and looks and doubt:
             self._look_again(n, window, before, rng, right)
         if before is not None and witness:
@@ -160,6 +162,7 @@ def begin(plan: Plan, pair: Pair, window: list[Any], steps: Steps, ahead: int = 
     at_start = walk.start()
     ledger.judge(0, half.standing, [], at_start)
     walker = Walker(plan, pair, half, walk, ledger)
+    walk.rest()
     walker.program = steps.plain
     if plan.judged and not plan.rounding:
         walker.schedule = rates_of(reference, ahead * pair.torch.accumulate + 1, half.taken)

@@ -40,7 +40,7 @@ def fitted(
     Yields:
       The value it ends at, rounded to ever more digits; nothing if it leads nowhere.
     """
-    value = _solved(lambda v: _off(replayed(dial.turn(v)), evidence.seen, wrong), dial.own)
+    value = _solved(lambda v: off_by(replayed(dial.turn(v)), evidence.seen, wrong), dial.own)
     if value is not None and value != dial.own:
         for v in dict.fromkeys(float(f"{value:.{digits}g}") for digits in DIGITS):
             yield dial.turn(v)
@@ -50,25 +50,34 @@ def _solved(off: Callable[[float], np.ndarray | None], own: float) -> float | No
     """Where ``off`` is nearest to zero; None: nowhere near, or it does not depend on it."""
     v, w = own, own + NEAR * (abs(own) or 1.0)
     r, s = off(v), off(w)
-    start = np.inf if r is None else float(r @ r)
+    if r is None or s is None:
+        return None
+    start = least = _squared(r)
     for n in range(ROUNDS):
-        if r is None or s is None or not np.isfinite(s).all():
-            return None
         slope = (s - r) / (w - v)
         steep = float(slope @ slope)
-        if not steep or not np.isfinite(steep):
+        if not 0.0 < steep < np.inf:
             return None
         v, r, w = w, s, w - float(s @ slope) / steep
-        if abs(w - v) <= 4 * np.spacing(abs(w)):
-            break
         s = off(w)
-        if n == STUCK and (s is None or not float(s @ s) < start / 4):
+        if s is None or w == v:
+            break
+        if _squared(s) >= least and n:  # rounding decides from here on, or it leads nowhere
+            break
+        least = min(least, _squared(s))
+        if n == STUCK and not least < start / 4:
             return None
-    return w
+    return v if s is None or _squared(r) <= _squared(s) else w
 
 
-def _off(made: Observation, seen: Observation, wrong: Sequence[Leaf]) -> np.ndarray | None:
-    """The differences of all leaves, each over its own maximum."""
+def _squared(r: np.ndarray) -> float:
+    """Its square; infinite, if a number in it is not finite."""
+    square = float(r @ r)
+    return square if np.isfinite(square) else np.inf
+
+
+def off_by(made: Observation, seen: Observation, wrong: Sequence[Leaf]) -> np.ndarray | None:
+    """The differences of all leaves, each over its own maximum; None: one is not there."""
     parts = []
     for leaf in wrong:
         if leaf not in made or made[leaf].shape != seen[leaf].shape:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import product
+
+import numpy as np
 
 from .._leaf import Leaf, Observation
 from ._agree import disagreeing, errors
 from ._evidence import Evidence
-from ._fit import fitted
+from ._fit import fitted, off_by
 from ._mistake import Variant
 from ._place import reached
 from ._step import PARTS, Step, loss, replay
@@ -19,6 +21,8 @@ from ._ways import Tried, Turned, Ways
 
 # What PyTorch raises of a step that cannot be taken with a mistake.
 REFUSALS = (ValueError, RuntimeError, LookupError, TypeError, ArithmeticError)
+
+NEAREST = 8  # mistakes that are tried together with every other
 
 Found = list[list[Tried]]  # the mistakes that together explain it, each as the ways that do
 
@@ -99,8 +103,7 @@ class Trial:
     def _tried(self, step: Step) -> tuple[int, int] | None:
         kinds = PARTS[self.part]
         upto = kinds[: kinds.index(self.wrong[0].kind) + 1]
-        forward = self.part == "backward" and step.changes("window", "call", "report")
-        if forward and errors(self.evidence, loss(self.evidence, step), ("loss",)):
+        if self.of_loss and errors(self.evidence, loss(self.evidence, step), ("loss",)):
             return None  # what a backward pass would show is not needed
         still = disagreeing(self.part, self.evidence, step, upto)
         local = bool(step.variants[-1].where)  # others may be at work elsewhere
@@ -158,8 +161,7 @@ class Trial:
         evidence, kinds = self.evidence, PARTS[self.part]
 
         def replayed(variant: Variant) -> Observation:
-            step = self.step.but(variant)
-            return loss(evidence, step) if self.of_loss else replay(self.part, evidence, step)
+            return self._replayed(self.step.but(variant))
 
         try:
             before = set(disagreeing(self.part, evidence, self.step, kinds))
@@ -172,11 +174,27 @@ class Trial:
             self.refused.append((self.step, error))
         return None
 
+    def _replayed(self, step: Step) -> Observation:
+        if self.of_loss:
+            return loss(self.evidence, step)
+        return replay(self.part, self.evidence, step)
+
+    def _distance(self, step: Step) -> float:
+        """Of what is wrong; infinite where PyTorch refuses the step, or it is not finite."""
+        try:
+            off = off_by(self._replayed(step), self.evidence.seen, self.wrong)
+        except REFUSALS as error:
+            self.refused.append((step, error))
+            return np.inf
+        distance = np.inf if off is None else float(off @ off)
+        return distance if np.isfinite(distance) else np.inf
+
     def _pair(self) -> Found:
-        """Two mistakes that only together explain what is wrong."""
+        """Two mistakes that only together explain what is wrong: one of them comes near it."""
         known = self.ways.of(self.part, self.evidence)
-        ones = [x for x in known if "call" not in x.variant.changes]
-        for a, b in combinations(ones, 2):
+        ones = [x for x in known if "call" not in x.variant.changes and not x.variant.where]
+        nearest = sorted(ones, key=lambda x: self._distance(self.step.but(x.variant)))[:NEAREST]
+        for a, b in product(nearest, ones):
             if a.mistake is b.mistake:
                 continue
             mends = self._mends(self.step.but(a.variant, b.variant))

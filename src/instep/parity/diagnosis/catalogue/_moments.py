@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -116,12 +117,14 @@ def another_beta(evidence: Evidence):
     """The optimizer forgets at another rate."""
     if betas := _now(evidence, "betas"):
         firsts, seconds = (0.9, 0.95, 0.99, 0.8, 0.5, 0.0), (0.999, 0.99, 0.95, 0.98, 0.9)
-        for b1 in (betas[0], *firsts):
-            for b2 in (betas[1], *seconds):
-                if (b1, b2) != tuple(betas):
-                    yield _setting("betas", (b1, b2))
-        yield Dial(lambda b1: _betas(b1, betas[1]), betas[0])
-        yield Dial(lambda b2: _betas(betas[0], b2), betas[1])
+        for b1, b2 in product(firsts, seconds):
+            if b1 != betas[0] and b2 != betas[1]:
+                yield _setting("betas", (b1, b2))
+        for i, values in ((0, firsts), (1, seconds)):
+            for value in values:
+                if value != betas[i]:
+                    yield _beta(i, value)
+            yield Dial(partial(_beta, i), betas[i])
     for name, values in (
         ("momentum", (0.9, 0.95, 0.99, 0.8, 0.5)),
         ("alpha", (0.9, 0.99, 0.95, 0.999)),
@@ -134,8 +137,17 @@ def another_beta(evidence: Evidence):
             yield from _dial(evidence, name)
 
 
-def _betas(b1: float, b2: float) -> Variant:
-    return _setting("betas", (b1, b2), f"betas=({b1:.6g}, {b2:.6g})")
+def _beta(i: int, value: float) -> Variant:
+    """One of the two; the other stays as it is."""
+
+    def change(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        for group in loop.optimizer.param_groups:
+            betas = list(group["betas"])
+            betas[i] = value
+            group["betas"] = tuple(betas)
+        return loop
+
+    return Variant({"optimizer": change}, value=f"beta{i + 1}={value:.6g}")
 
 
 @mistake("momentum= of the optimizer.")
