@@ -1,5 +1,6 @@
 """A recorded PyTorch half judges as the running one does, and without PyTorch."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import torch
 from torch import nn
 from typer.testing import CliRunner
@@ -22,7 +24,7 @@ from instep.cli._app import app
 from instep.parity import Leaf
 from instep.parity._judge import Floor
 from instep.parity._recording import read_manifest, read_step
-from instep.parity._step_file import Recorded, from_bytes, to_bytes
+from instep.parity._step_file import Recorded, read_step_file, write_step
 from instep.workloads import digits_cnn, digits_mlp
 from pairs import linear_pair
 from teeth import TEETH, decay_coupled_instead_of_decoupled
@@ -187,7 +189,7 @@ def test_the_oracle_is_the_step_in_float64_from_where_float32_stands(tmp_path):
         assert standing[Leaf("parameter", "weight")].dtype == np.float32
 
 
-def test_a_file_gives_back_every_bit():
+def test_a_file_gives_back_every_bit(tmp_path):
     leaf = Leaf("gradient", "w")
     right = {
         leaf: np.array([[1.5, np.nan, -0.0]]),
@@ -202,7 +204,11 @@ def test_a_file_gives_back_every_bit():
     }
     batch = {"x": np.ones((2, 3), bool), "y": (1.0, None, ["text", np.array(0.1)])}
     walks = {"float64": Recorded(right, floors, right, [batch]), "b": Recorded(raised="why")}
-    made = from_bytes(to_bytes(walks))
+    path = tmp_path / "step.safetensors"
+    digest = write_step(path, walks)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    safetensors.deserialize(path.read_bytes())  # a valid file for everybody else
+    made = read_step_file(path)
     assert made["b"].raised == "why" and made["float64"].floors == floors
     for seen in (made["float64"].right, made["float64"].standing):
         for leaf, array in right.items():

@@ -11,7 +11,7 @@ from ._errors import MissingExtraError
 _EXTRA = {
     "torch": "parity",
     "rich": "compare",
-    "safetensors": "compare",
+    "safetensors": "parity",
     "typer": "parity",
     "flax": "flax",
     "sklearn": "data",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Pair": ("._pair", "torch"),
     "assert_in_step": ("._assert", "torch"),
-    "compare": ("._compare", "safetensors"),
+    "compare": ("._compare", "rich"),
     "record": ("._record", "torch"),
     "run": ("._run", "torch"),
 }

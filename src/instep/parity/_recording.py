@@ -15,7 +15,7 @@ from typing import Any
 from .._errors import ParityError
 from ..bridge._linen import Layer
 from ..bridge._sides import Side, tied
-from ._step_file import Walks, from_bytes, to_bytes
+from ._step_file import Walks, read_step_file, write_step
 
 
 SCHEMA = 1  # of the manifest and of the files
@@ -63,9 +63,8 @@ def writing(
     files: dict[str, str] = {}
 
     def add(walks: Walks) -> None:
-        name, data = file_of(len(files)), to_bytes(walks)
-        (unfinished / name).write_bytes(data)
-        files[name] = hashlib.sha256(data).hexdigest()
+        name = file_of(len(files))
+        files[name] = write_step(unfinished / name, walks)
 
     def finish(manifest: Manifest) -> None:
         made = asdict(replace(manifest, files=files))
@@ -118,13 +117,14 @@ def read_step(folder: str | Path, manifest: Manifest, step: int) -> Walks:
       ParityError: its file is not the one that was written.
     """
     path = Path(folder) / file_of(step)
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != manifest.files[path.name]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != manifest.files[path.name]:
         raise ParityError(
             f"{path} is damaged: it is not the file that was recorded. Copy the folder again, "
             f"or record it again."
         )
-    return from_bytes(data)
+    return read_step_file(path)
 
 
 def file_of(step: int) -> str:

@@ -59,6 +59,6 @@ def spill_loop(loop: TorchLoop) -> None:
             continue
         tensor.grad = None  # the next step begins without
         if getattr(tensor, "_in_file", None) != tensor.data_ptr():
-            bits = tensor.detach().view(torch.uint8).numpy()
-            tensor.data = torch.from_numpy(spilled(bits)).view(tensor.dtype)
+            bits = torch.from_numpy(spilled(tensor.detach().view(-1).view(torch.uint8).numpy()))
+            tensor.data = bits.view(tensor.dtype).view(tensor.shape)
             tensor._in_file = tensor.data_ptr()  # type: ignore[attr-defined]

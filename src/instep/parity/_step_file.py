@@ -14,16 +14,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from .._errors import ParityError
 from ._judge import Floor
 from ._leaf import Leaf, Observation
+from ._spill import LARGE, spilled
 
 
 DTYPES = {
@@ -59,8 +59,8 @@ class Recorded:
 Walks = dict[str, Recorded]  # by the name of the plan
 
 
-def to_bytes(walks: Walks) -> bytes:
-    """The file of one step.
+def write_step(path: Path, walks: Walks) -> str:
+    """Write the file of one step, one array after the other; its SHA-256.
 
     Raises:
       ParityError: a microbatch holds what cannot be kept.
@@ -69,31 +69,62 @@ def to_bytes(walks: Walks) -> bytes:
     known: dict[bytes, str] = {}
 
     def keep(array: np.ndarray) -> Reference:
-        kept = _narrow(np.array(array, order="C"))
-        described = f"{kept.dtype}{kept.shape}".encode()
-        digest = hashlib.blake2b(described + kept.tobytes()).digest()
-        name = known.setdefault(digest, str(len(known)))
+        kept = _narrow(np.asarray(array, order="C"))
+        digest = hashlib.blake2b(f"{kept.dtype}{kept.shape}".encode())
+        digest.update(_bytes_of(kept))
+        name = known.setdefault(digest.digest(), str(len(known)))
         arrays[name] = kept
         return name, array.dtype.name
 
     index = {name: _walk_to_json(walk, keep) for name, walk in walks.items()}
-    return safetensors.numpy.save(arrays, {"index": json.dumps({"walks": index})})
+    header = _header(arrays, {"index": json.dumps({"walks": index})})
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (header, *map(_bytes_of, arrays.values())):
+            file.write(part)
+            digest.update(part)
+    return digest.hexdigest()
 
 
-def from_bytes(data: bytes) -> Walks:
-    """What ``to_bytes`` was given."""
-    arrays = {
-        name: np.frombuffer(x["data"], jnp.dtype(DTYPES[x["dtype"]])).reshape(x["shape"])
-        for name, x in safetensors.deserialize(data)
-    }
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    index = json.loads(header["__metadata__"]["index"])["walks"]
+def read_step_file(path: Path) -> Walks:
+    """What ``write_step`` was given; large arrays are mapped from the file."""
+    data = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    index = json.loads(header.pop("__metadata__")["index"])["walks"]
 
     def get(reference: Reference) -> np.ndarray:
         name, dtype = reference
-        return arrays[name].astype(jnp.dtype(dtype))  # a copy, which owns its memory
+        first, last = (start + offset for offset in header[name]["data_offsets"])
+        array = data[first:last].view(jnp.dtype(DTYPES[header[name]["dtype"]]))
+        array = array.reshape(header[name]["shape"])
+        if array.nbytes >= LARGE and array.dtype == jnp.dtype(dtype):
+            return array
+        return spilled(np.array(array, jnp.dtype(dtype)))  # owns its memory
 
     return {name: _walk_from_json(kept, get) for name, kept in index.items()}
+
+
+def _header(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """Of a safetensors file: its length in 8 bytes, then JSON, padded to whole words."""
+    names = {name: short for short, name in DTYPES.items()}
+    table: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in arrays.items():
+        place = [end, end := end + array.nbytes]
+        shape = list(array.shape)
+        table[name] = {
+            "dtype": names[array.dtype.name],
+            "shape": shape,
+            "data_offsets": place,
+        }
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8))
 
 
 def _walk_to_json(walk: Recorded, keep: Keep) -> dict[str, Any]:
@@ -176,5 +207,5 @@ def _narrow(array: np.ndarray) -> np.ndarray:
         return array
     with np.errstate(all="ignore"):
         narrow = array.astype(np.float32)
-    same = array.tobytes() == narrow.astype(np.float64).tobytes()
-    return narrow if same else array
+    same = np.array_equal(array.view(np.int64), narrow.astype(np.float64).view(np.int64))
+    return spilled(narrow) if same else array

@@ -23,18 +23,21 @@ class Place:
       module: path of the PyTorch module; "" for the model itself or the loss.
       call: the function of PyTorch whose result, or whose gradient, is missing first.
       line: of the JAX source that takes the last numbers that are found.
+      after: what made the numbers that the call takes, ``"linear in head"``.
       backward: whether it is a gradient.
     """
 
     module: str
     call: str
     line: str
+    after: str = ""
     backward: bool = False
 
     def __str__(self) -> str:
         what = f"the gradient of {self.call}" if self.backward else f"the result of {self.call}"
-        at = f" in {self.module}" if self.module else ""
-        return f"{what}{at}" + (f"; JAX: {self.line}" if self.line else "")
+        what += f" in {self.module}" if self.module else ""
+        what += f", which takes that of {self.after}" if self.after else ""
+        return what + (f"; JAX: {self.line}" if self.line else "")
 
 
 @dataclass
@@ -53,11 +56,11 @@ def forward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:
     """The first call whose result is missing, and everything that is made of it; None: none."""
     nodes = _nodes(seen, evidence, step)
     lost = _first_lost(nodes)
-    return (
-        None
-        if lost is None
-        else Place(lost.call.module, lost.call.name, _line(seen, lost, nodes))
-    )
+    if lost is None:
+        return None
+    before = _module_before(nodes, lost)
+    after = f"{before.name} in {before.module}" if before else ""
+    return Place(lost.call.module, lost.call.name, _line(seen, lost, nodes), after)
 
 
 def reached(seen: Trace, evidence: Evidence, step: Step) -> int:
@@ -121,6 +124,17 @@ def _nodes(seen: Trace, evidence: Evidence, step: Step, backward: bool = False) 
             for number in node.made_of:
                 _by_number(nodes, number).reaches = True
     return nodes
+
+
+def _module_before(nodes: list[Node], lost: Node) -> Call | None:
+    """The last call of another module whose numbers the lost one takes."""
+    for number in reversed(lost.made_of):
+        node = _by_number(nodes, number)
+        if node.call.module != lost.call.module:
+            return node.call if node.call.module else None
+        if there := _module_before(nodes, node):
+            return there
+    return None
 
 
 def _by_number(nodes: list[Node], number: int) -> Node:
