@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def fitted(
     value = _solved(lambda v: off_by(replayed(dial.turn(v)), evidence.seen, wrong), dial.own)
     if value is not None and value != dial.own:
         for v in dict.fromkeys(float(f"{value:.{digits}g}") for digits in DIGITS):
-            yield dial.turn(v)
+            yield replace(dial.turn(v), told=True)
 
 
 def _solved(off: Callable[[float], np.ndarray | None], own: float) -> float | None:

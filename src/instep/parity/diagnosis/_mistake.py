@@ -18,12 +18,14 @@ class Variant:
       where: module path or name of a leaf; "" where it is everywhere.
       value: what the step was given instead, ``"eps=1e-6"``.
       calls: numbers of the calls of the forward pass that it changes.
+      told: its value was told by the numbers of this step: other steps must say the same.
     """
 
     changes: Mapping[str, Callable[..., Any]]
     where: str = ""
     value: str = ""
     calls: frozenset[int] = frozenset()
+    told: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...bridge._arrays import tensor_to_array
@@ -12,7 +13,7 @@ from ...bridge._tensors import tensors_in
 from ._evidence import Evidence
 from ._rewrite import Call, Rewriting
 from ._step import Step, _work, window_of
-from ._trace import Fingerprint, Trace
+from ._trace import Fingerprint, Trace, Value, same_numbers
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Node:
     call: Call
     made_of: list[int]  # numbers of the calls that made its tensors
     print: Fingerprint | None  # None: nothing by which it could be told
+    made: np.ndarray | None
     gradient: Fingerprint | None = None
     found: bool = False
     reaches: bool = False  # whether anything that is made of it is found
@@ -99,7 +101,8 @@ def _nodes(seen: Trace, evidence: Evidence, step: Step, backward: bool = False) 
         given = [
             makers[id(x)] for x in tensors_in((call.args, dict(call.kwargs))) if id(x) in makers
         ]
-        node = Node(call, given, _print(tensors[0]) if tensors else None)
+        array = tensor_to_array(tensors[0].detach()) if tensors else None
+        node = Node(call, given, _print(array), array)
         for x in tensors:
             makers[id(x)] = call.number
         if backward and tensors and tensors[0].requires_grad:
@@ -117,7 +120,7 @@ def _nodes(seen: Trace, evidence: Evidence, step: Step, backward: bool = False) 
             p.grad = None
         return nodes
     for node in nodes:
-        node.found = node.print is not None and bool(seen.find(node.print))
+        node.found = bool(_found(seen, node))
     for node in reversed(nodes):
         node.reaches = node.reaches or node.found
         if node.reaches:
@@ -141,8 +144,15 @@ def _by_number(nodes: list[Node], number: int) -> Node:
     return next(node for node in nodes if node.call.number == number)
 
 
+def _found(seen: Trace, node: Node) -> list[Value]:
+    """The JAX values with the numbers that the node made."""
+    if node.print is None or node.made is None:
+        return []
+    return [x for x in seen.find(node.print) if same_numbers(node.made, x.array)]
+
+
 def _keep(node: Node, gradient: torch.Tensor) -> None:
-    node.gradient = _print(gradient)
+    node.gradient = _print(tensor_to_array(gradient.detach()))
 
 
 def _first_lost(nodes: list[Node]) -> Node | None:
@@ -152,8 +162,7 @@ def _first_lost(nodes: list[Node]) -> Node | None:
 def _line(seen: Trace, lost: Node, nodes: list[Node]) -> str:
     """The line that takes what the lost call is made of, or else made it."""
     for number in reversed(lost.made_of):
-        there = _by_number(nodes, number).print
-        values = seen.find(there) if there is not None else []
+        values = _found(seen, _by_number(nodes, number))
         for value in values:
             after = [v.line for v in seen.uses(value) if v.line and v.line != value.line]
             if after:
@@ -163,10 +172,9 @@ def _line(seen: Trace, lost: Node, nodes: list[Node]) -> str:
     return ""
 
 
-def _print(x: torch.Tensor) -> Fingerprint | None:
+def _print(array: np.ndarray | None) -> Fingerprint | None:
     """None of what says nothing: no number, one number, all alike, or not finite."""
-    array = tensor_to_array(x.detach())
-    if array.size < 1 or not (abs(array) < float("inf")).all():
+    if array is None or array.size < 1 or not (abs(array) < float("inf")).all():
         return None
     alike = array.size > 1 and array.min() == array.max()
     return None if alike or not array.any() else Fingerprint.of(array)

@@ -48,8 +48,8 @@ class Diagnosis:
             if given_up or len(self.causes) >= MOST:
                 return
             trial = self._trial(part, evidence, _first_kind(part, wrong))
-            found = trial.found()
-            if not found:
+            found = [self._believed(trial, ways) for ways in trial.found()]
+            if not found or not all(found):
                 place = str(self._place(evidence) or "") if part == "backward" else ""
                 self.unexplained.append(
                     Unexplained(part, evidence.n, tuple(trial.wrong), place)
@@ -88,20 +88,24 @@ class Diagnosis:
             )
         )
 
+    def _believed(self, trial: Trial, found: list[Tried]) -> list[Tried]:
+        """Without those whose value one step has told, and another step denies."""
+        every = len(self.evidence)
+        return [x for x in found if not x.variant.told or len(self._steps(trial, x)) == every]
+
+    def _steps(self, trial: Trial, one: Tried) -> tuple[int, ...]:
+        """The steps in which it explains what it explains in the one that is looked at."""
+        kinds, step = {leaf.kind for leaf in trial.wrong}, self.step.but(one.variant)
+        mended = set(trial.wrong) - trial.still(trial.evidence, step, kinds)
+        others = (e for e in self.evidence if e is not trial.evidence)
+        right = [e.n for e in others if not mended & trial.still(e, step, kinds)]
+        return tuple(sorted([trial.evidence.n, *right]))
+
     def _most_often(
         self, trial: Trial, found: list[Tried]
     ) -> tuple[list[Tried], tuple[int, ...]]:
         """Those that explain the most steps, the special ones last; and these steps."""
-        kinds = {leaf.kind for leaf in trial.wrong}
-
-        def explained(one: Tried) -> tuple[int, ...]:
-            step = self.step.but(one.variant)
-            mended = set(trial.wrong) - trial.still(trial.evidence, step, kinds)
-            others = (e for e in self.evidence if e is not trial.evidence)
-            right = [e.n for e in others if not mended & trial.still(e, step, kinds)]
-            return tuple(sorted([trial.evidence.n, *right]))
-
-        steps = [explained(one) for one in found]
+        steps = [self._steps(trial, one) for one in found]
         most = max(steps, key=len)
         kept = [x for x, n in zip(found, steps, strict=True) if len(n) == len(most)]
         return sorted(kept, key=lambda x: x.mistake.special), most

@@ -6,6 +6,7 @@ import sysconfig
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from ._plain import plain
 
 
 RELATIVE = 1e-9  # two fingerprints of the same numbers, summed in another order
+MOST_AXES = 6  # of an array whose axes are searched for their order
+FEW = 64  # numbers that are compared first
 
 # Code that no user wrote. The workloads are written as users write.
 OWN = Path(__file__).parents[2]
@@ -56,11 +59,30 @@ class Fingerprint:
         )
 
 
+def same_numbers(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether ``y`` is ``x`` with its axes in another order, merged or split."""
+    wanted = y.ravel()
+    tolerance = RELATIVE * float(np.max(np.abs(wanted), initial=0.0))
+    x = x.squeeze()
+    if x.ndim > MOST_AXES:
+        return True
+    for axes in permutations(range(x.ndim)):
+        moved = x.transpose(axes)
+        # Most orders are wrong from the first numbers on.
+        some = moved.reshape(-1) if x.size <= FEW else moved.flat[:FEW]
+        if np.all(np.abs(some - wanted[: len(some)]) <= tolerance) and (
+            np.all(np.abs(moved.reshape(-1) - wanted) <= tolerance)
+        ):
+            return True
+    return False
+
+
 @dataclass(frozen=True)
 class Value:
     """An array of the JAX step."""
 
     print: Fingerprint
+    array: np.ndarray
     line: str  # of the source that made it
     made_of: tuple[int, ...]  # identities of its operands
     identity: int
@@ -121,7 +143,8 @@ def _note(seen: Trace, x: Any, eqn: JaxprEqn | str, operands: Any) -> None:
     if not np.isfinite(array).all():
         return
     line = eqn if isinstance(eqn, str) else source_line(eqn)
-    seen.values.append(Value(Fingerprint.of(array), line, tuple(map(id, operands)), id(x)))
+    made_of = tuple(map(id, operands))
+    seen.values.append(Value(Fingerprint.of(array), array, line, made_of, id(x)))
 
 
 def source_line(eqn: JaxprEqn) -> str:

@@ -60,7 +60,7 @@ def clip_each_leaf(evidence: Evidence):
 
             said = [f"max_norm={limit:g}"] if limit != most else []
             said += [] if epsilon else ["without 1e-6"]
-            yield Variant({"clip": clip}, value=", ".join(said))
+            yield Variant({"clip": clip}, value=", ".join(said), told=limit != most)
 
 
 @mistake("Clip: clip_grad_norm= or clip_grad_value= of the step.")
@@ -84,7 +84,8 @@ def clip_by_value(evidence: Evidence):
         def clip(evidence: Evidence, now: Clip, v=value) -> Clip:
             return now._replace(clipped={k: g.clamp(-v, v) for k, g in now.given.items()})
 
-        yield Variant({"clip": clip}, value="" if value == most else f"{value:g}")
+        told = value != most
+        yield Variant({"clip": clip}, value=f"{value:g}" if told else "", told=told)
 
 
 @mistake("Give the max_norm that PyTorch has.")
@@ -104,6 +105,7 @@ def clip_to_another_norm(evidence: Evidence):
                         )
                     ),
                     value=f"max_norm={value:.6g}" + ("" if epsilon else ", without 1e-6"),
+                    told=True,
                 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from .._evidence import Evidence
 from .._mistake import Dial, Variant, mistake
@@ -71,7 +72,7 @@ def _base(evidence: Evidence) -> list[float] | None:
 def another_base_rate(evidence: Evidence):
     """Every learning rate is PyTorch's times one factor."""
     for factor in _factors(evidence):
-        yield _times(factor)
+        yield replace(_times(factor), told=True)
     yield Dial(_times, 1.0)
 
 
