@@ -32,7 +32,7 @@ class Diagnosis:
     step: Step = field(default_factory=Step)  # PyTorch's, with the mistakes found so far
     refused: list[tuple[Step, Exception]] = field(default_factory=list)  # by PyTorch itself
     failed: str | None = None  # why it ended early
-    _ways: Ways | None = None
+    _ways: dict[int, Ways] = field(default_factory=dict)
     _traces: dict[int, Trace] = field(default_factory=dict)
 
     def look(self) -> Diagnosis:
@@ -59,11 +59,11 @@ class Diagnosis:
                 self._adopt(trial, explanations)
 
     def _trial(self, part: str, evidence: Evidence, wrong: list[Leaf]) -> Trial:
-        if self._ways is None:
-            self._ways = ways(evidence)
+        if evidence.n not in self._ways:
+            self._ways[evidence.n] = ways(evidence)
         seen = self._trace(evidence) if wrong[0].kind == "loss" else Trace()
-        most = MOST - len(self.causes)
-        return Trial(part, evidence, self.step, wrong, self._ways, seen, most, self.refused)
+        most, known = MOST - len(self.causes), self._ways[evidence.n]
+        return Trial(part, evidence, self.step, wrong, known, seen, most, self.refused)
 
     def _adopt(self, trial: Trial, found: list[Tried]) -> None:
         part, evidence, wrong = trial.part, trial.evidence, trial.wrong

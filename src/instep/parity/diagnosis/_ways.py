@@ -28,7 +28,7 @@ class Turned(NamedTuple):
 
 @dataclass(frozen=True)
 class Ways:
-    """All of them, made once: a replay is kept under the identity of its variants."""
+    """All of them, made once for a step: replays are kept under the identity of a variant."""
 
     tried: list[Tried]
     turned: list[Turned]
