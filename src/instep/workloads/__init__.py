@@ -12,6 +12,8 @@ from ._workload import Workload as Workload
 _MODULES = {
     "digits-cnn": "digits_cnn",
     "digits-mlp": "digits_mlp",
+    "digits-vit": "digits_vit",
+    "text-lstm": "text_lstm",
     "byte-gpt": "byte_gpt",
     "byte-gpt-10m": "byte_gpt",
     "byte-gpt-124m": "byte_gpt",
