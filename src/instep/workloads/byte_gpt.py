@@ -176,6 +176,12 @@ def layer_norm(size: Size, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(size.width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
+def gelu(x):
+    """Computed in at least float32, as PyTorch's kernels do."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return nnx.gelu(wide, approximate=False).astype(x.dtype)
+
+
 class Attention(nnx.Module):
     def __init__(self, size: Size, dtype, rngs: nnx.Rngs):
         E, residual = size.width, STD / math.sqrt(2 * size.layers)
@@ -198,7 +204,7 @@ class MLP(nnx.Module):
         self.fc2 = linear(4 * E, E, dtype, rngs, residual)
 
     def __call__(self, x):
-        return self.fc2(nnx.gelu(self.fc1(x), approximate=False))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class Block(nnx.Module):
