@@ -118,5 +118,5 @@ WORKLOAD = Workload(
     total_steps=STEPS,
     held_out=lambda: held_out(manual_codes()[1], LENGTH, BATCH, HELD_OUT),
     metric=NATS_PER_CHARACTER,
-    target=2.2,
+    target=1.85,
 )
