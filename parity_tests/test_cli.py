@@ -71,7 +71,10 @@ FILES = {
     ("target", "message"),
     [
         ("digits-cn", "unknown workload 'digits-cn' (did you mean 'digits-cnn'?)"),
-        ("nothing", "The workloads are digits-cnn, digits-mlp; your own is path/to/file.py:"),
+        (
+            "nothing",
+            "The workloads are digits-cnn, digits-mlp, digits-vit, text-lstm, byte-gpt,",
+        ),
         ("missing.py:pair", "no file 'missing.py' in"),
         (
             "raises.py:pair",

@@ -17,6 +17,11 @@ def tanh32(x):
     return jnp.tanh(x.astype(jnp.float32))
 
 
+def in_bfloat16(x):
+    x, algorithm = x.astype(jnp.bfloat16), jax.lax.DotAlgorithmPreset.BF16_BF16_F32
+    return jnp.matmul(x, x, precision=algorithm, preferred_element_type=jnp.float32)
+
+
 # A program that rounds to float32 on the way, and the same without.
 PROGRAMS = {
     "cast": (lambda x: tanh32(x).sum(), lambda x: jnp.tanh(x).sum()),
@@ -47,6 +52,10 @@ PROGRAMS = {
     "product": (
         lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32),
         lambda x: jnp.dot(x, x),
+    ),
+    "product in bfloat16": (
+        lambda x: in_bfloat16(jnp.outer(x, x)).sum(),
+        lambda x: (jnp.outer(x, x) @ jnp.outer(x, x)).sum(),
     ),
     "softmax": (
         lambda x: (jax.nn.softmax(x.astype(jnp.float32)) ** 2).sum(),

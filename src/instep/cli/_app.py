@@ -84,7 +84,7 @@ def parity(
         _check_folders(report, json)
         found, workload = _walk(target, steps, precision)
         _show(found, Path(target).name, report, json, leaves)
-        if workload is not None and found.in_step:
+        if workload is not None and workload.target is not None and found.in_step:
             _train_on(workload)
     raise typer.Exit(0 if found.in_step else 1)
 
@@ -232,16 +232,18 @@ def _show(
         out.print(f"  report     {report}", soft_wrap=True, highlight=False)
 
 
-def _train_on(workload) -> None:
+def _train_on(workload: Workload) -> None:
     """Train both halves to the end and print what they have learned."""
     from ..workloads._train import train
 
-    total = workload.total_steps
-    with _bar(f"{workload.name}  float32", total) as on_step:
+    total, metric = workload.total_steps, workload.metric
+    with _bar(f"{workload.name}  {workload.precision}", total) as on_step:
         trained = train(workload, on_step=on_step)
     out.print(
-        f"  trained    {trained.steps} steps in float32; test accuracy: PyTorch "
-        f"{trained.torch_accuracy:.1%}, JAX {trained.jax_accuracy:.1%}\n"
+        f"  trained    {trained.steps} steps in {workload.precision}; {metric.name}: PyTorch "
+        f"{metric.text.format(trained.torch)}, JAX {metric.text.format(trained.jax)}"
+        f"{metric.unit}\n",
+        soft_wrap=True,
     )
 
 

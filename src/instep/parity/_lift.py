@@ -45,6 +45,7 @@ def lift(eqn: JaxprEqn, operands: Values) -> Values:
     else:
         operands = [_double(x, v) for x, v in zip(operands, eqn.invars, strict=True)]
         params |= {name: np.dtype(np.float64) for name, p in params.items() if _lower(p)}
+        params |= {name: None for name, p in params.items() if isinstance(p, ALGORITHM)}
     if primitive.name == "reduce_precision":
         return operands
     if primitive.name in SCATTER and not _keeps_dtypes(eqn):
@@ -118,6 +119,9 @@ def _lower(dtype: Any) -> bool:
     known = isinstance(dtype, np.dtype) and dtype != np.float64
     return known and jnp.issubdtype(dtype, jnp.floating)
 
+
+# What a matrix product is told to round its operands to. None: it is computed in their dtype.
+ALGORITHM = jax.lax.DotAlgorithm | jax.lax.DotAlgorithmPreset
 
 # Operations on bits, and those whose results are made elsewhere in the dtypes that were asked.
 KEEP = ("bitcast_convert_type", "pure_callback", "io_callback", "debug_callback", "ffi_call")

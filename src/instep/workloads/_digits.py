@@ -35,7 +35,7 @@ def train_loader(batch_size: int, seed: int = 0) -> DataLoader:
     )
 
 
-def test_set() -> tuple[Images, Labels]:
-    """The 453 images that training does not see."""
+def test_set() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The 453 images that training does not see, and their labels, as one batch."""
     images, labels = _digits()
-    return images[TRAIN:], labels[TRAIN:]
+    return [(torch.tensor(images[TRAIN:]), torch.tensor(labels[TRAIN:]))]

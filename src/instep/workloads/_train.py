@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,22 +15,23 @@ from .._loop import JaxLoop, initial_state, train_step
 from ..bridge._tensors import batch_of
 from ..bridge._torch_loop import run_step, windows
 from ..bridge._transfer import link, model_arrays, start_from
+from ._metric import Metric
 from ._workload import Workload
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Share of the test set that each half gets right after the same training."""
+    """The metric of each half on held-out data, after the same training."""
 
     steps: int
-    torch_accuracy: float
-    jax_accuracy: float
+    torch: float
+    jax: float
 
 
 def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -> Trained:
     """Train fresh halves of ``workload`` from the same weights on the same batches.
 
-    PyTorch runs eagerly; JAX runs the fused, jitted, donated step. Both in float32.
+    PyTorch runs eagerly; JAX runs the fused, jitted, donated step. The weights are float32.
 
     Args:
       workload: its JAX half is a ``JaxLoop`` with ``apply``.
@@ -47,18 +49,31 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
         state, _ = step(state, batch)
         on_step(n)
 
-    inputs, labels = (torch.as_tensor(array) for array in workload.test_set())
     pair.torch.model.eval()
-    with torch.no_grad():
-        torch_logits = pair.torch.model(inputs).numpy()
-    jax_inputs, _ = batch_of([(inputs, labels)], pair.batch, 1)
-    jax_logits = jax.jit(pair.jax.apply)(state.params, state.buffers, jax_inputs)
+    apply = jax.jit(pair.jax.apply)
+
+    def torch_logits(microbatch: Any) -> np.ndarray:
+        inputs, _ = microbatch
+        bf16 = torch.autocast(
+            inputs.device.type, torch.bfloat16, enabled=workload.precision == "bf16"
+        )
+        with torch.no_grad(), bf16:
+            return pair.torch.model(inputs).float().numpy()
+
+    def jax_logits(microbatch: Any) -> np.ndarray:
+        inputs, _ = batch_of([microbatch], pair.batch, 1)
+        return np.asarray(apply(state.params, state.buffers, inputs), np.float32)
+
     return Trained(
         workload.total_steps,
-        _accuracy(torch_logits, labels.numpy()),
-        _accuracy(np.asarray(jax_logits), labels.numpy()),
+        measured(workload.metric, torch_logits, workload.held_out()),
+        measured(workload.metric, jax_logits, workload.held_out()),
     )
 
 
-def _accuracy(logits_NC: np.ndarray, labels_N: np.ndarray) -> float:
-    return float(np.mean(logits_NC.argmax(1) == labels_N))
+def measured(
+    metric: Metric, logits_of: Callable[[Any], np.ndarray], microbatches: Iterable
+) -> float:
+    """The mean of ``metric`` over all labels."""
+    each = [metric.each(logits_of(batch), batch[1].numpy()) for batch in microbatches]
+    return float(np.mean(np.concatenate([values.ravel() for values in each])))

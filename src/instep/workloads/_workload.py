@@ -1,12 +1,12 @@
-"""A training problem with two halves and a test set."""
+"""A training problem with two halves, held-out data, and what both halves reach on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
+from ._metric import Metric
 
 
 if TYPE_CHECKING:
@@ -21,10 +21,18 @@ class MakePair(Protocol):
 
 @dataclass(frozen=True)
 class Workload:
-    """A pair to compare, and what it takes to train both halves to the end."""
+    """A pair to compare, and what it takes to train both halves to the end.
+
+    ``held_out`` returns microbatches ``(inputs, labels)`` as PyTorch's loader yields them, of
+    data that training does not see. After ``total_steps`` in float32 the ``metric`` on them is
+    ``target`` or better in both halves. None: a size that nobody trains on a CPU.
+    """
 
     name: str
     summary: str
     make_pair: MakePair
     total_steps: int
-    test_set: Callable[[], tuple[np.ndarray, np.ndarray]]  # (inputs as PyTorch's, labels)
+    held_out: Callable[[], Iterable[tuple[Any, Any]]]
+    metric: Metric
+    target: float | None
+    precision: str = "float32"  # or "bf16": of the matrix products and attention

@@ -12,6 +12,7 @@ import instep
 from instep import bridge
 
 from ._digits import test_set, train_loader
+from ._metric import ACCURACY
 from ._workload import Workload
 
 
@@ -142,5 +143,7 @@ WORKLOAD = Workload(
     summary="conv, BatchNorm; SGD momentum, cosine schedule, clipping, accumulation 4",
     make_pair=lambda seed=0: instep.Pair(torch_half(seed), jax_half(), WEIGHTS, channels_last),
     total_steps=STEPS,
-    test_set=test_set,
+    held_out=test_set,
+    metric=ACCURACY,
+    target=0.98,
 )

@@ -12,6 +12,7 @@ import instep
 from instep import bridge
 
 from ._digits import test_set, train_loader
+from ._metric import ACCURACY
 from ._workload import Workload
 
 
@@ -87,5 +88,7 @@ WORKLOAD = Workload(
     summary="three linear layers, one of them square; AdamW, in plain optax on the JAX side",
     make_pair=lambda seed=0: instep.Pair(torch_half(seed), jax_half(), WEIGHTS),
     total_steps=STEPS,
-    test_set=test_set,
+    held_out=test_set,
+    metric=ACCURACY,
+    target=0.95,
 )
