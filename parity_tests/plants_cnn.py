@@ -10,6 +10,7 @@ from flax import nnx
 import ground_cnn as ground
 import instep
 from ground_cnn import ACCUMULATE, DECAY, LR, MOMENTUM, STEPS, cnn, rate, sgd
+from instep import bridge
 from plants import Plants, clip, edit, keep_gradients, matrices, set_at, stop
 
 
@@ -276,3 +277,14 @@ def labels_not_smoothed():
 @plant("loss_summed")
 def sum_over_the_batch():
     return cnn(loss=lambda *given: ground.cross_entropy(*given) * len(given[1]))
+
+
+@plant("flattened_channels_last", place="")
+def features_flattened_channels_last():
+    plain = bridge.linear("fc1")
+    return cnn(rules=[plain if r.torch == "fc1" else r for r in ground.WEIGHTS])
+
+
+@plant("loss_scaled")
+def half_the_loss():
+    return cnn(loss=lambda *given: 0.5 * ground.cross_entropy(*given))

@@ -34,7 +34,7 @@ def first_microbatch_left_out():
     return lstm(window=lambda microbatches: microbatches[1:])
 
 
-@plant("microbatch_repeated")
+@plant("microbatch_repeated", "microbatch_dropped")
 def first_microbatch_twice():
     return lstm(window=lambda microbatches: [microbatches[0]] * len(microbatches))
 
@@ -101,7 +101,7 @@ def loop_clips_values():
     return loop_pair(clip_grad_norm=None, clip_grad_value=0.02)
 
 
-@plant("gradient_missing", "parameter_frozen", place="embed.weight")
+@plant("gradient_missing", "parameter_frozen", "no_decay", place="embed.weight")
 def loop_that_trains_no_table():
     return loop_pair(trainable="cell|head")
 
@@ -274,3 +274,18 @@ def maximum_for_mean():
 @plant("loss_summed")
 def sum_over_the_batch():
     return lstm(loss=lambda *given: ground.cross_entropy(*given) * len(given[1]))
+
+
+@plant("forget_bias_added", place="lstm")
+def forget_bias_of_one():
+    return lstm(model=set_at("cell", forget_bias=1.0))
+
+
+@plant("activation_missing", place="lstm")
+def output_without_tanh():
+    return lstm(model=set_at("cell", output=lambda c: c))
+
+
+@plant("sequence_reversed", place="lstm")
+def time_reversed():
+    return lstm(model=set_at("", backwards=True))

@@ -15,7 +15,6 @@ import instep
 from ground_cnn import cnn
 from ground_lstm import lstm
 from ground_transformer import BETAS, EPS, gpt
-from instep import bridge
 from plants import Plants, adam_by_hand, clip, edit, set_at
 
 
@@ -107,12 +106,6 @@ def channels_shuffled():
     return cnn(model=set_at("", pool1=lambda x: jnp.roll(ground_cnn.pool1(x), 1, axis=-1)))
 
 
-@CNN.plant(place="fc1", stage="loss")
-def features_flattened_channels_last():
-    plain = bridge.linear("fc1")
-    return cnn(rules=[plain if r.torch == "fc1" else r for r in ground_cnn.WEIGHTS])
-
-
 @CNN.plant(place="", stage="loss")
 def softmax_before_cross_entropy():
     def doubly(logits, labels):
@@ -155,7 +148,7 @@ def deviation_for_variance():
     return cnn(model=change)
 
 
-@CNN.plant(place="fc2", stage="clip")
+@CNN.plant(stage="clip")
 def clipped_without_the_last_layer():
     def without(grads, max_norm):
         rest = edit(edit(grads, "fc2.kernel", jnp.zeros_like), "fc2.bias", jnp.zeros_like)
@@ -167,21 +160,6 @@ def clipped_without_the_last_layer():
 
 
 # The LSTM.
-
-
-@LSTM.plant(place="lstm", stage="loss")
-def forget_bias_of_one():
-    return lstm(model=set_at("cell", forget_bias=1.0))
-
-
-@LSTM.plant(place="lstm", stage="loss")
-def output_without_tanh():
-    return lstm(model=set_at("cell", output=lambda c: c))
-
-
-@LSTM.plant(place="lstm", stage="loss")
-def time_reversed():
-    return lstm(model=set_at("", backwards=True))
 
 
 @LSTM.plant(place="", stage="loss")

@@ -83,6 +83,8 @@ def test_parity_sees_another_lbfgs(wrong):
         replace(pair, jax=replace(pair.jax, tx=tx, opt_state=None)), steps=3, precisions=[]
     )
     assert not report.in_step and report.first_divergence.stage in ("optimizer", "schedule")
+    named = {one.mistake for cause in report.causes for one in cause.explanations}
+    assert named & {"another_lbfgs_setting", "another_base_rate"}, report
 
 
 def with_module(module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,8 +79,10 @@ def parity(
 ) -> None:
     """Walk a PyTorch loop and its JAX step side by side, and judge every leaf of every step.
 
-    Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
+    Both share a GPU: JAX takes its memory as it needs it, unless XLA_PYTHON_CLIENT_PREALLOCATE
+    says otherwise. Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
     """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with _request_errors():
         _check_folders(report, json)
         found, workload = _walk(target, steps, precision)

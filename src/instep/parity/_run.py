@@ -43,6 +43,11 @@ def run(
     every optimizer state, update, parameter and buffer, the learning rate and the scaler. The
     losses of both loops running freely in float32 are recorded, not judged.
 
+    Arrays of 4 MiB and more live in unnamed files where nobody looks at them: a GPT of 124 M
+    parameters needs no more than 24 GiB. Where both halves share one GPU, set
+    ``XLA_PYTHON_CLIENT_PREALLOCATE=false`` before JAX starts, as the command line does, or use
+    ``record`` and ``compare``, which are two processes.
+
     Args:
       pair: or a loop; its model, optimizer, scheduler and arrays are left as they are, and so
         are PyTorch's random state and the generator of a ``DataLoader``.

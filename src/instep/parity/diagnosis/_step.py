@@ -180,14 +180,22 @@ def _unscale(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observatio
     scaler = evidence.loop.scaler
     if scaler is None or not scaler.is_enabled():
         return {}
-    before, found_inf = _scaler_before(evidence), evidence.skips
-    count = 0 if found_inf else (before.growth_tracker + 1) % scaler.get_growth_interval()
-    factor = scaler.get_growth_factor() if not (found_inf or count) else 1.0
-    factor = scaler.get_backoff_factor() if found_inf else factor
-    after = Scale(float(np.float32(before.scale * factor)), count, found_inf)
+    before = _scaler_before(evidence)
+    after = updated(evidence, before, scaler.get_growth_interval())
     for change in step.changes("scale"):
         after = change(evidence, (before, after))
     return {Leaf("scaler", name): np.asarray(value) for name, value in after._asdict().items()}
+
+
+def updated(evidence: Evidence, before: Scale, growth_interval: int) -> Scale:
+    """``scaler.update()``"""
+    scaler, found_inf = evidence.loop.scaler, evidence.skips
+    assert scaler is not None
+    due = before.growth_tracker + 1 == growth_interval
+    factor = scaler.get_growth_factor() if due else 1.0
+    factor = scaler.get_backoff_factor() if found_inf else factor
+    count = 0 if found_inf or due else before.growth_tracker + 1
+    return Scale(float(np.float32(before.scale * factor)), count, found_inf)
 
 
 def _scaler_before(evidence: Evidence) -> Scale:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ....bridge._torch_loop import TorchLoop
+from ..._leaf import Leaf
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
 
@@ -25,16 +27,27 @@ def another_lbfgs_setting(evidence: Evidence):
         return
     (group,) = evidence.loop.optimizer.param_groups
     for name, values in SETTINGS.items():
-        for value in values:
+        for value in dict.fromkeys((*values, *_told(evidence, name))):
             if value != group[name]:
+                changed = {name: value}
+                if name == "max_iter":  # PyTorch's default for the other
+                    changed["max_eval"] = value * 5 // 4
 
-                def change(
-                    evidence: Evidence, loop: TorchLoop, name=name, value=value
-                ) -> TorchLoop:
-                    loop.optimizer.param_groups[0][name] = value
+                def change(evidence: Evidence, loop: TorchLoop, to=changed) -> TorchLoop:
+                    loop.optimizer.param_groups[0].update(to)
                     return loop
 
                 yield Variant({"optimizer": change}, value=f"{name}={value!r}")
+
+
+def _told(evidence: Evidence, name: str) -> Iterator[int]:
+    """What the state of the JAX side says of a setting."""
+    state = {leaf.name: value for leaf, value in evidence.seen.items() if leaf.kind == "state"}
+    iterations = Leaf("state", "LBFGS.n_iter")
+    if name == "max_iter" and iterations in evidence.seen:
+        yield int(evidence.seen[iterations]) - int(evidence.stood.get(iterations, 0))
+    if name == "history_size":
+        yield from (len(x) for slot, x in state.items() if slot.endswith("old_dirs"))
 
 
 @mistake("Keep the state of L-BFGS between the steps: its curvature pairs and directions.")

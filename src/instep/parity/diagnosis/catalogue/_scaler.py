@@ -8,7 +8,7 @@ import torch
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
-from .._step import Clip, Scale, Sum, norm_of
+from .._step import Clip, Scale, Sum, norm_of, updated
 
 
 def _scale(evidence: Evidence) -> float | None:
@@ -56,10 +56,15 @@ def clipped_before_unscaled(evidence: Evidence):
     def factor(now: Clip) -> torch.Tensor:
         return (most / (scale * norm_of(now.given) + 1e-6)).clamp(max=1.0)
 
-    def clip(evidence: Evidence, now: Clip) -> Clip:
-        return now._replace(clipped={name: factor(now) * g for name, g in now.given.items()})
+    for shown in (scale, 1.0):  # of the norm, before it is unscaled or after
 
-    yield Variant({"clip": clip})
+        def clip(evidence: Evidence, now: Clip, shown=shown) -> Clip:
+            clipped = {name: factor(now) * g for name, g in now.given.items()}
+            return now._replace(
+                clipped=clipped, norm=None if now.norm is None else shown * now.norm
+            )
+
+        yield Variant({"clip": clip})
 
 
 @mistake("Skip the step where a gradient is not finite: instep.step(..., found_inf=found_inf).")
@@ -100,16 +105,14 @@ def scale_grows_at_another_step(evidence: Evidence):
     scaler = evidence.loop.scaler
     if scaler is None or not scaler.is_enabled():
         return
-    growth = scaler.get_growth_factor()
+    own = scaler.get_growth_interval()
+    for interval in dict.fromkeys((own + 1, own - 1, 2000, 1000, 200, 100, 10)):
+        if interval not in (own, 0):
 
-    def grown(before: Scale, now: Scale) -> Scale:
-        return now._replace(scale=before.scale * growth, growth_tracker=0)
+            def change(evidence: Evidence, both: tuple[Scale, Scale], n=interval) -> Scale:
+                return updated(evidence, both[0], n)
 
-    def counted(before: Scale, now: Scale) -> Scale:
-        return now._replace(scale=before.scale, growth_tracker=before.growth_tracker + 1)
-
-    yield from _updated(evidence, grown, "earlier")
-    yield from _updated(evidence, counted, "later")
+            yield Variant({"scale": change}, value=f"growth_interval={interval}")
 
 
 def _updated(
