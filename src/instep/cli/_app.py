@@ -79,10 +79,9 @@ def parity(
 ) -> None:
     """Walk a PyTorch loop and its JAX step side by side, and judge every leaf of every step.
 
-    Both share a GPU: JAX takes its memory as it needs it, unless XLA_PYTHON_CLIENT_PREALLOCATE
-    says otherwise. Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
+    Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is there too
     with _request_errors():
         _check_folders(report, json)
         found, workload = _walk(target, steps, precision)
