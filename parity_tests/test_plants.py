@@ -1,11 +1,14 @@
 """The plants are fit to be an exam: the grounds are in step, every mistake is listed once."""
 
+import json
+
 import pytest
 
 import ground_transformer
 import instep
 import plants_cnn
 import plants_lstm
+import plants_results
 import plants_transformer
 import plants_unknown
 from plants import Plants
@@ -53,3 +56,46 @@ def _places(plants: Plants) -> set[str]:
     model = plants.clean(0).torch.model
     leaves = (name for name, _ in model.named_parameters(remove_duplicate=False))
     return {name for name, _ in model.named_modules()} | set(leaves)
+
+
+# What ``plants_results.py`` kept of its last run over all of them.
+
+KEPT = json.loads(plants_results.RESULTS.read_text())
+KNOWN = {
+    f"{section} {name}": row
+    for section in plants_results.KNOWN
+    for name, row in KEPT[section].items()
+}
+
+
+@pytest.mark.parametrize("section", plants_results.SECTIONS)
+def test_everything_was_walked(section):
+    assert list(KEPT[section]) == plants_results.names(section)
+
+
+def test_every_mistake_was_detected_and_its_cause_named_first():
+    assert len(KNOWN) >= 100
+    assert {row["verdict"] for row in KNOWN.values()} == {"not in step"}
+    unnamed = [name for name, row in KNOWN.items() if row["rank"] is None]
+    later = [name for name, row in KNOWN.items() if (row["rank"] or 1) > 1]
+    assert not unnamed
+    assert len(later) <= 0.05 * len(KNOWN), later
+    assert max(row["rank"] for row in KNOWN.values()) <= 3
+
+
+def test_both_mistakes_of_a_pair_were_named():
+    assert all(row["both"] and not row["unexplained"] for row in KEPT["pairs"].values())
+
+
+def test_what_is_unknown_was_detected_placed_and_given_no_cause():
+    unknown = KEPT["unknown"]
+    assert {row["verdict"] for row in unknown.values()} == {"not in step"}
+    assert not [name for name, row in unknown.items() if row["causes"]]
+    assert sum(row["placed"] for row in unknown.values()) >= 0.9 * len(unknown)
+
+
+def test_no_cause_was_named_where_nothing_is_wrong():
+    clean = KEPT["clean"]
+    assert len(clean) == 3 * 20
+    assert {row["verdict"] for row in clean.values()} == {"in step"}
+    assert not [name for name, row in clean.items() if row["causes"] or row["unexplained"]]

@@ -81,7 +81,7 @@ def test_numpy_makes_what_jax_makes(name):
             return right
 
         jaxpr = jax.make_jaxpr(program)(*args)
-        _trace.interpret(jaxpr, args, rule, _trace.NOW)
+        _trace.interpret(jaxpr, args, rule, _trace.now())
     assert compared, jaxpr
 
 

@@ -19,6 +19,8 @@ Values = list[Any]
 Rule = Callable[[JaxprEqn, Values], Values]  # (operation, its operands) -> its results
 Control = Callable[[dict[str, Any], Values, Rule], Values]  # (parameters, operands, rule)
 
+Watch = Callable[[Any, Values], None]
+
 # Primitives that only call the jaxpr in one of their parameters.
 CALLS = {
     "jit": "jaxpr",
@@ -133,38 +135,49 @@ def _cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
 TRACED: dict[str, Control] = {"scan": _scan, "while": _while, "cond": _cond}
 
 
-def _scan_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
-    order = range(params["length"])
-    made = []
-    for i in reversed(order) if params["reverse"] else order:
-        given = [*consts, *carry, *(x[i] for x in xs)]
-        results = interpret(params["jaxpr"], given, rule, NOW)
-        carry, ys = results[: len(carry)], results[len(carry) :]
-        made.append(ys)
-    if params["reverse"]:
-        made.reverse()
-    return [*carry, *(jnp.stack(ys) for ys in zip(*made, strict=True))]
+def now(watch: Watch = lambda made, of: None) -> dict[str, Control]:
+    """Control over arrays that are there: every iteration by itself, and one branch alone.
 
+    Args:
+      watch: called with what a scan cuts out of an array for one iteration, and with what it
+        puts together in the end: (array, made of).
+    """
 
-def _while_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
-    first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    of_cond, of_body, carry = operands[:first], operands[first:last], operands[last:]
-    while bool(interpret(params["cond_jaxpr"], [*of_cond, *carry], rule, NOW)[0]):
-        carry = interpret(params["body_jaxpr"], [*of_body, *carry], rule, NOW)
-    return carry
+    def scan(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        consts, carry, xs = operands[:first], operands[first:last], operands[last:]
+        order = range(params["length"])
+        made: list[Values] = []
+        for i in reversed(order) if params["reverse"] else order:
+            cut = [x[i] for x in xs]
+            for piece, x in zip(cut, xs, strict=True):
+                watch(piece, [x])
+            results = interpret(params["jaxpr"], [*consts, *carry, *cut], rule, control)
+            carry, ys = results[: len(carry)], results[len(carry) :]
+            made.append(ys)
+        if params["reverse"]:
+            made.reverse()
+        columns = [list(ys) for ys in zip(*made, strict=True)]
+        stacked = [jnp.stack(ys) for ys in columns]
+        for x, ys in zip(stacked, columns, strict=True):
+            watch(x, ys)
+        return [*carry, *stacked]
 
+    def while_(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+        first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        of_cond, of_body, carry = operands[:first], operands[first:last], operands[last:]
+        while bool(interpret(params["cond_jaxpr"], [*of_cond, *carry], rule, control)[0]):
+            carry = interpret(params["body_jaxpr"], [*of_body, *carry], rule, control)
+        return carry
 
-def _cond_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
-    index, *operands = operands
-    branches = params["branches"]
-    chosen = branches[min(max(int(index), 0), len(branches) - 1)]
-    return interpret(chosen, operands, rule, NOW)
+    def cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+        index, *operands = operands
+        branches = params["branches"]
+        chosen = branches[min(max(int(index), 0), len(branches) - 1)]
+        return interpret(chosen, operands, rule, control)
 
-
-# Of arrays that are there: every iteration by itself, and one branch alone.
-NOW: dict[str, Control] = {"scan": _scan_now, "while": _while_now, "cond": _cond_now}
+    control: dict[str, Control] = {"scan": scan, "while": while_, "cond": cond}
+    return control
 
 
 def _settle(hand_on: Callable[[Values], Sequence[Any]], carry: Values) -> Values:

@@ -93,7 +93,7 @@ def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
     It calls the user's code in ways that nobody meant; the verdict does not depend on it.
     """
     left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
-    found = Diagnosis(left[0].evidence if left else ())
+    found = Diagnosis(left[0].evidence, left[0].quiet) if left else Diagnosis(())
     try:
         with precision("float64"):
             return found.look()

@@ -48,6 +48,7 @@ class Walker:
     program: Callable[[Any, Any], Any] | None = None  # JAX's step, as it was written
     schedule: list[list[float]] = field(default_factory=list)  # learning rates, by steps taken
     evidence: list[Evidence] = field(default_factory=list)  # of float64 steps that diverge
+    quiet: list[Evidence] = field(default_factory=list)  # the first and last that do not
     _last: Evidence | None = None
     _rates: dict[int, Observation] = field(default_factory=dict)  # those that JAX shows
 
@@ -106,6 +107,8 @@ class Walker:
         diverges = any(m.status is Status.DIVERGED for m in evidence.measured.values())
         if diverges:
             self.evidence.append(evidence)
+        else:
+            self.quiet = [*self.quiet[:1], evidence]
         self._last = evidence
 
     def _look_again(

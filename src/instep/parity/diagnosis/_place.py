@@ -72,6 +72,12 @@ def reached(seen: Trace, evidence: Evidence, step: Step) -> int:
     return len(nodes) + 1 if lost is None else lost.call.number
 
 
+def blind(evidence: Evidence, step: Step) -> frozenset[int]:
+    """The calls whose results nothing tells: one number, all alike, or not finite."""
+    nodes = _nodes(Trace(), evidence, step)
+    return frozenset(node.call.number for node in nodes if node.print is None)
+
+
 def backward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:
     """The last call whose result has a gradient that is missing: there it parts, going back."""
     nodes = _nodes(seen, evidence, step, backward=True)
@@ -155,21 +161,44 @@ def _keep(node: Node, gradient: torch.Tensor) -> None:
     node.gradient = _print(tensor_to_array(gradient.detach()))
 
 
+# What moves, casts or copies numbers is no place of its own.
+CARRIERS = ("to", "type", "float", "double", "half", "bfloat16", "clone", "contiguous")
+
+
 def _first_lost(nodes: list[Node]) -> Node | None:
-    return next((n for n in nodes if n.print is not None and not n.reaches), None)
+    """The first call whose result is lost, and everything that is made of it."""
+    lost = (n for n in nodes if n.print is not None and not n.reaches)
+    return next((n for n in lost if n.call.name not in CARRIERS), None)
 
 
 def _line(seen: Trace, lost: Node, nodes: list[Node]) -> str:
-    """The line that takes what the lost call is made of, or else made it."""
-    for number in reversed(lost.made_of):
+    """The line that makes of what the lost call takes what PyTorch has nowhere, or made it."""
+    known = {value.identity for node in nodes for value in _found(seen, node)}
+    for number in reversed(_sources(nodes, lost)):
         values = _found(seen, _by_number(nodes, number))
-        for value in values:
-            after = [v.line for v in seen.uses(value) if v.line and v.line != value.line]
-            if after:
-                return after[0]
-        if values and values[0].line:
-            return values[0].line
+        uses = [v for value in values for v in seen.uses(value)]
+        strangers = [v for v in uses if v.identity not in known]
+        lines = [_line_of(seen, v) for v in strangers] + [v.line for v in (*uses, *values)]
+        if there := next(filter(None, lines), ""):
+            return there
     return ""
+
+
+def _line_of(seen: Trace, value: Value) -> str:
+    """Its own, or that of the first made of it: inside of a library function there is none."""
+    while not value.line and (uses := seen.uses(value)):
+        value = uses[0]
+    return value.line
+
+
+def _sources(nodes: list[Node], lost: Node) -> list[int]:
+    """The calls that made what the lost one takes; of what only carries, those before it."""
+    found: list[int] = []
+    for number in lost.made_of:
+        node = _by_number(nodes, number)
+        carries = node.call.name in CARRIERS and not node.found
+        found += _sources(nodes, node) if carries else [number]
+    return found
 
 
 def _print(array: np.ndarray | None) -> Fingerprint | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import process_time
 
 import numpy as np
 
@@ -15,18 +16,25 @@ from ._evidence import Evidence
 from ._place import Place, backward_place, forward_place
 from ._step import PARTS, Step, replay
 from ._trace import Trace, trace
-from ._trial import Trial
+from ._trial import OutOfTime, Trial
 from ._ways import Tried, Ways, ways
 
 
 MOST = 6  # causes of one diagnosis
+SECONDS = 120  # of computing, after which a search ends
 
 
 @dataclass
 class Diagnosis:
-    """Looks for causes, and keeps those that it has confirmed."""
+    """Looks for causes, and keeps those that it has confirmed.
+
+    Args:
+      evidence: of steps that diverge, the first ones.
+      quiet: of steps that do not: there a cause must change nothing.
+    """
 
     evidence: Sequence[Evidence]
+    quiet: Sequence[Evidence] = ()
     causes: list[Cause] = field(default_factory=list)
     unexplained: list[Unexplained] = field(default_factory=list)
     step: Step = field(default_factory=Step)  # PyTorch's, with the mistakes found so far
@@ -34,12 +42,21 @@ class Diagnosis:
     failed: str | None = None  # why it ended early
     _ways: dict[int, Ways] = field(default_factory=dict)
     _traces: dict[int, Trace] = field(default_factory=dict)
+    _start: float = field(default_factory=process_time)
 
     def look(self) -> Diagnosis:
         """Explain every part of every step, the first one first."""
-        for evidence in self.evidence:
-            for part in PARTS:
-                self._explain(part, evidence)
+        try:
+            for evidence in self.evidence:
+                for part in PARTS:
+                    self._explain(part, evidence)
+        except OutOfTime:
+            self.failed = f"the search for the cause ended after {SECONDS} s of computing"
+        # What holds at some steps only, while others stay unexplained, is no cause.
+        open_parts = {one.part for one in self.unexplained}
+        every = tuple(e.n for e in self.evidence)
+        doubtful = [x for x in self.causes if x.part in open_parts and x.steps != every]
+        self.causes = [x for x in self.causes if x not in doubtful]
         return self
 
     def _explain(self, part: str, evidence: Evidence) -> None:
@@ -61,9 +78,12 @@ class Diagnosis:
     def _trial(self, part: str, evidence: Evidence, wrong: list[Leaf]) -> Trial:
         if evidence.n not in self._ways:
             self._ways[evidence.n] = ways(evidence)
+        if process_time() > self._start + SECONDS:
+            raise OutOfTime
         seen = self._trace(evidence) if wrong[0].kind == "loss" else Trace()
         most, known = MOST - len(self.causes), self._ways[evidence.n]
-        return Trial(part, evidence, self.step, wrong, known, seen, most, self.refused)
+        end = self._start + SECONDS
+        return Trial(part, evidence, self.step, wrong, known, seen, most, self.refused, end)
 
     def _adopt(self, trial: Trial, found: list[Tried]) -> None:
         part, evidence, wrong = trial.part, trial.evidence, trial.wrong
@@ -89,9 +109,15 @@ class Diagnosis:
         )
 
     def _believed(self, trial: Trial, found: list[Tried]) -> list[Tried]:
-        """Without those whose value one step has told, and another step denies."""
-        every = len(self.evidence)
-        return [x for x in found if not x.variant.told or len(self._steps(trial, x)) == every]
+        """Without those that a step in step denies, or whose value another step denies."""
+        every, kinds = len(self.evidence), {leaf.kind for leaf in trial.wrong}
+        seen = every > 1 or not trial.of_loss or trial.evidence.shows("gradient")
+        return [
+            x
+            for x in found
+            if not x.variant.told or (seen and len(self._steps(trial, x)) == every)
+            if not any(trial.still(e, self.step.but(x.variant), kinds) for e in self.quiet)
+        ]
 
     def _steps(self, trial: Trial, one: Tried) -> tuple[int, ...]:
         """The steps in which it explains what it explains in the one that is looked at."""

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .._interpret import NOW, Values, interpret
+from .._interpret import Values, interpret, now
 from .._lift import lift
 from ._plain import plain
 
@@ -22,6 +22,7 @@ from ._plain import plain
 RELATIVE = 1e-9  # two fingerprints of the same numbers, summed in another order
 MOST_AXES = 6  # of an array whose axes are searched for their order
 FEW = 64  # numbers that are compared first
+SMALL = 0.1  # of its numbers are smaller than what an array is measured by
 
 # Code that no user wrote. The workloads are written as users write.
 OWN = Path(__file__).parents[2]
@@ -60,17 +61,20 @@ class Fingerprint:
 
 
 def same_numbers(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether ``y`` is ``x`` with its axes in another order, merged or split."""
-    wanted = y.ravel()
-    tolerance = RELATIVE * float(np.max(np.abs(wanted), initial=0.0))
-    x = x.squeeze()
+    """Whether ``y`` is ``x`` with its axes in another order, merged or split.
+
+    Each number is compared on its own scale and on that of the small ones: the largest may be
+    what stands for minus infinity in a mask.
+    """
+    wanted, x = y.ravel(), x.squeeze()
     if x.ndim > MOST_AXES:
         return True
+    sizes = np.abs(wanted)
+    tolerance = RELATIVE * (sizes + np.quantile(sizes[sizes > 0], SMALL))
     for axes in permutations(range(x.ndim)):
         moved = x.transpose(axes)
-        # Most orders are wrong from the first numbers on.
-        some = moved.reshape(-1) if x.size <= FEW else moved.flat[:FEW]
-        if np.all(np.abs(some - wanted[: len(some)]) <= tolerance) and (
+        some = moved.flat[:FEW]  # most orders are wrong from the first numbers on
+        if np.all(np.abs(some - wanted[:FEW]) <= tolerance[:FEW]) and (
             np.all(np.abs(moved.reshape(-1) - wanted) <= tolerance)
         ):
             return True
@@ -86,6 +90,7 @@ class Value:
     line: str  # of the source that made it
     made_of: tuple[int, ...]  # identities of its operands
     identity: int
+    place: int  # among all values of the step
 
 
 @dataclass
@@ -115,7 +120,8 @@ class Trace:
 
     def uses(self, value: Value) -> list[Value]:
         """What is made of a value, in order."""
-        return [v for v in self.values if value.identity in v.made_of]
+        after = self.values[value.place + 1 :]
+        return [v for v in after if value.identity in v.made_of]
 
 
 def trace(program: Callable, *args: Any) -> Trace:
@@ -131,12 +137,13 @@ def trace(program: Callable, *args: Any) -> Trace:
             _note(seen, x, eqn, operands)
         return results
 
-    interpret(jaxpr, jax.tree.leaves(args), rule, NOW)
+    watched = now(lambda made, of: _note(seen, made, "", of))
+    interpret(jaxpr, jax.tree.leaves(args), rule, watched)
     return seen
 
 
 def _note(seen: Trace, x: Any, eqn: JaxprEqn | str, operands: Any) -> None:
-    seen._alive.append(x)
+    seen._alive += [x, *operands]
     if not np.issubdtype(getattr(x, "dtype", np.int32), np.floating) or np.size(x) < 1:
         return
     array = np.asarray(x)
@@ -144,7 +151,8 @@ def _note(seen: Trace, x: Any, eqn: JaxprEqn | str, operands: Any) -> None:
         return
     line = eqn if isinstance(eqn, str) else source_line(eqn)
     made_of = tuple(map(id, operands))
-    seen.values.append(Value(Fingerprint.of(array), array, line, made_of, id(x)))
+    place = len(seen.values)
+    seen.values.append(Value(Fingerprint.of(array), array, line, made_of, id(x), place))
 
 
 def source_line(eqn: JaxprEqn) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from time import process_time
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from ._agree import disagreeing, errors
 from ._evidence import Evidence
 from ._fit import fitted, off_by
 from ._mistake import Variant
-from ._place import reached
+from ._place import blind, reached
 from ._step import PARTS, Step, loss, replay
 from ._trace import Trace
 from ._ways import Tried, Turned, Ways
@@ -23,6 +25,11 @@ from ._ways import Tried, Turned, Ways
 REFUSALS = (ValueError, RuntimeError, LookupError, TypeError, ArithmeticError)
 
 NEAREST = 8  # mistakes that are tried together with every other
+
+
+class OutOfTime(Exception):
+    """The search has computed for long enough."""
+
 
 Found = list[list[Tried]]  # the mistakes that together explain it, each as the ways that do
 
@@ -40,6 +47,7 @@ class Trial:
       seen: every array of the JAX step.
       most: mistakes that may be named.
       refused: what PyTorch would not do, and why.
+      end: when to stop, of ``time.process_time``.
     """
 
     part: str
@@ -50,6 +58,7 @@ class Trial:
     seen: Trace
     most: int
     refused: list[tuple[Step, Exception]]
+    end: float = np.inf
 
     @property
     def of_loss(self) -> bool:
@@ -75,8 +84,16 @@ class Trial:
             return self._best(candidates)
         there = self._reached(self.step)
         near = [x for x in candidates if not x.variant.calls or there in x.variant.calls]
-        far = [x for x in candidates if x.variant.calls and there not in x.variant.calls]
+        far = [x for x in candidates if x not in near and self._may_hide(x.variant.calls)]
         return self._best(near) or self._best(far)
+
+    def _may_hide(self, numbers: frozenset[int]) -> bool:
+        """Whether one of these calls could be wrong, and its result not be missed."""
+        return not self.seen.values or bool(numbers & self._blind)
+
+    @cached_property
+    def _blind(self) -> frozenset[int]:
+        return blind(self.evidence, self.step)
 
     def _best(self, candidates: list[Tried]) -> Found:
         best: list[Tried] = []
@@ -93,7 +110,12 @@ class Trial:
         """How many leaves that are wrong now come right, and how many of later kinds do not.
 
         None: none does, or others go wrong, or PyTorch refuses to take such a step.
+
+        Raises:
+          OutOfTime: it is late.
         """
+        if process_time() > self.end:
+            raise OutOfTime
         try:
             return self._tried(step)
         except REFUSALS as error:

@@ -7,6 +7,7 @@ import torch
 from .._evidence import Evidence
 from .._mistake import mistake
 from .._rewrite import Call
+from .._step import calls
 from ._sites import changed_calls, dialled_calls
 
 
@@ -27,12 +28,23 @@ def _left_out(call: Call) -> Call:
 @mistake("Write the factor or the summand that PyTorch's model has here.", special=True)
 def constant_missing(evidence: Evidence):
     """A number by which PyTorch multiplies or divides, or that it adds, is left out."""
-    yield from changed_calls(
-        evidence,
-        (*PRODUCTS, *SUMS),
-        _left_out,
-        when=lambda call: _has_constant(call) and call.args[1] != _neutral(call),
-    )
+    names = (*PRODUCTS, *SUMS)
+    for said in dict.fromkeys(_said(c) for c in calls(evidence) if c.name in names):
+        if not said:
+            continue
+        yield from changed_calls(
+            evidence, names, _left_out, said, when=lambda call, said=said: _said(call) == said
+        )
+
+
+SIGNS = {"mul": "*", "div": "/", "add": "+", "sub": "-"}
+
+
+def _said(call: Call) -> str:
+    """``"* 0.5"``; "" of what would change nothing, or is no number."""
+    if not _has_constant(call) or call.args[1] == _neutral(call):
+        return ""
+    return f"{SIGNS[call.name.rstrip('_')]} {call.args[1]:g}"
 
 
 def _neutral(call: Call) -> int:

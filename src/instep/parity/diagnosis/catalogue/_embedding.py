@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -43,17 +44,19 @@ def padding_row_trained(evidence: Evidence):
 def positions_shifted(evidence: Evidence):
     """Positions are off by one."""
 
-    def shifted(by: int):
+    def shifted(by: int, wraps: bool):
         def embed(index, weight, *args, **kwargs):
-            return F.embedding((index + by) % weight.shape[0], weight, *args, **kwargs)
+            moved, n = index + by, weight.shape[0]
+            moved = moved % n if wraps else moved.clamp(0, n - 1)  # as JAX does beyond the end
+            return F.embedding(moved, weight, *args, **kwargs)
 
         return lambda call: call.of(embed, *call.args, **call.kwargs)
 
-    for by in (1, -1):
+    for by, wraps in product((1, -1), (True, False)):
         yield from changed_calls(
             evidence,
             ("embedding",),
-            shifted(by),
+            shifted(by, wraps),
             f"{by:+d}",
             when=lambda call: _is_range(call.args[0]),
         )

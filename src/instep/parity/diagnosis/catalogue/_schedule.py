@@ -121,3 +121,21 @@ def schedule_missing_warmup(evidence: Evidence):
         yield _rate(lambda rates: [base] * len(rates), f"lr={base[0]:g}")
         peak = rising[-1]
         yield _rate(lambda rates: [*rates[peak:], *[rates[-1]] * peak], "shifted")
+
+
+@mistake("Give the optimizer the schedule that PyTorch's scheduler has.", special=True)
+def another_schedule(evidence: Evidence):
+    """The learning rates are those of another schedule: not PyTorch's moved or multiplied."""
+    shown = {
+        n: [float(v) for leaf, v in seen.items() if leaf.kind == "lr"]
+        for n, seen in evidence.rates.items()
+    }
+    if all(shown.values()) and len({tuple(rates) for rates in shown.values()}) > 1:
+        pairs = [(shown[n][0], evidence.schedule[n][0]) for n in sorted(shown)[:3]]
+        ours, theirs = (
+            ", ".join(f"{x:.4g}" for x in side) for side in zip(*pairs, strict=True)
+        )
+        yield _rate(
+            lambda rates: [shown.get(n, rate) for n, rate in enumerate(rates)],
+            f"{ours}, ... where PyTorch has {theirs}, ...",
+        )
