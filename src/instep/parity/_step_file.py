@@ -124,7 +124,7 @@ def _header(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> bytes
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _walk_to_json(walk: Recorded, keep: Keep) -> dict[str, Any]:

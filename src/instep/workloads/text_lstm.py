@@ -83,7 +83,7 @@ class FlaxLSTM(nnx.Module):
         x = self.embed(codes_BT)
         for rnn in self.lstm:
             zeros = jnp.zeros((x.shape[0], H), self.head.kernel.dtype)
-            x = rnn(x, initial_carry=(zeros, zeros))
+            x = jnp.asarray(rnn(x, initial_carry=(zeros, zeros)))
         return self.head(x)
 
 

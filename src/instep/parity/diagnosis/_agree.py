@@ -12,7 +12,8 @@ from .._leaf import Leaf, Observation
 from .._records import Status
 from .._tolerance import DRAWS, FLOOR_FACTOR, NOISE, RELATIVE
 from ._evidence import Evidence
-from ._step import Step, replay
+from ._replay import replay
+from ._step import Step
 
 
 # An error this many times what one unit in the last place explains needs no second look.

@@ -11,8 +11,9 @@ import torch
 from ...bridge._arrays import tensor_to_array
 from ...bridge._tensors import tensors_in
 from ._evidence import Evidence
+from ._passes import window_of, work_of
 from ._rewrite import Call, Rewriting
-from ._step import Step, _work, window_of
+from ._step import Step
 from ._trace import Fingerprint, Trace, Value, same_numbers
 
 
@@ -116,7 +117,7 @@ def _nodes(seen: Trace, evidence: Evidence, step: Step, backward: bool = False) 
         alive.append(made)
         nodes.append(node)
 
-    work = _work(evidence)
+    work = work_of(evidence)
     (first, *_) = window_of(evidence, step)
     with torch.set_grad_enabled(backward), Rewriting(work.model, step.changes("call"), watch):
         loss = work.loss_fn(work.model, first)

@@ -14,7 +14,8 @@ from .._records import Cause, Explanation, Unexplained
 from ._agree import disagreeing
 from ._evidence import Evidence
 from ._place import Place, backward_place, forward_place
-from ._step import PARTS, Step, replay
+from ._replay import replay
+from ._step import PARTS, Step
 from ._trace import Trace, trace
 from ._trial import OutOfTime, Trial
 from ._ways import Tried, Ways, ways

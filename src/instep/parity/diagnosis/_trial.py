@@ -15,8 +15,10 @@ from ._agree import disagreeing, errors
 from ._evidence import Evidence
 from ._fit import fitted, off_by
 from ._mistake import Variant
+from ._passes import loss
 from ._place import blind, reached
-from ._step import PARTS, Step, loss, replay
+from ._replay import replay
+from ._step import PARTS, Step
 from ._trace import Trace
 from ._ways import Tried, Turned, Ways
 

@@ -6,8 +6,8 @@ import torch
 
 from .._evidence import Evidence
 from .._mistake import mistake
+from .._passes import calls
 from .._rewrite import Call
-from .._step import calls
 from ._sites import changed_calls, dialled_calls
 
 

@@ -8,7 +8,8 @@ import torch
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
-from .._step import Clip, Sum, norm_of
+from .._replay import norm_of
+from .._step import Clip, Sum
 
 
 def _by(factor: Callable[[torch.Tensor, float], torch.Tensor | float]) -> dict[str, Callable]:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
+from .._passes import calls
 from .._rewrite import Call
-from .._step import calls
 from ._sites import changed_calls
 
 

@@ -8,7 +8,8 @@ import torch
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
-from .._step import Clip, Scale, Sum, norm_of, updated
+from .._replay import norm_of, updated
+from .._step import Clip, Scale, Sum
 
 
 def _scale(evidence: Evidence) -> float | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from .._evidence import Evidence
 from .._mistake import Dial, Variant
+from .._passes import calls
 from .._rewrite import Call, Rewrite
-from .._step import calls
 
 
 def changed_calls(

@@ -8,8 +8,9 @@ import torch
 
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
+from .._passes import passes
 from .._rewrite import Call
-from .._step import Step, Sum, passes
+from .._step import Step, Sum
 from ._sites import changed_calls, dialled_calls
 
 
