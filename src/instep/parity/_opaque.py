@@ -22,7 +22,7 @@ def opaque(loop: OpaqueLoop, step: Callable, batch: PyTree, dtype: np.dtype) -> 
     zeros, let ``view`` look at the state before the first step.
     """
     state = loop.state() if callable(loop.state) else loop.state
-    _, metrics = jax.eval_shape(loop.step, state, batch)
+    _, metrics = jax.eval_shape(loop.step, _cast(state, dtype, set()), batch)
     metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
     places = _places(loop, state, metrics)
     seen = _kept(loop.view(state, metrics)) if places else {}

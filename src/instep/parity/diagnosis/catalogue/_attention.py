@@ -42,6 +42,20 @@ def mask_shifted(evidence: Evidence):
             f"tril(k={k})",
             when=lambda call: bool(call.get("is_causal", False)),
         )
+        yield from changed_calls(
+            evidence,
+            ("masked_fill",),
+            lambda call, k=k: call.of(
+                torch.masked_fill, call.args[0], _future(call.args[1], k + 1), *call.args[2:]
+            ),
+            f"tril(k={k})",
+            when=lambda call: torch.equal(call.args[1], _future(call.args[1], 1)),
+        )
+
+
+def _future(mask: torch.Tensor, k: int) -> torch.Tensor:
+    """True from ``k`` behind the diagonal on, in the shape of ``mask``."""
+    return torch.ones_like(mask, dtype=torch.bool).triu(k) if mask.ndim > 1 else mask
 
 
 def _seen(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
