@@ -20,6 +20,7 @@ from ._state import (
     View as View,
 )
 from ._step import make_train_step as make_train_step, step as step
+from ._train import train as train
 
 
 if TYPE_CHECKING:

@@ -67,7 +67,9 @@ class Checkpointer:
         mode: str = "min",
     ):
         if "://" in str(folder):
-            raise ValueError(f"{folder} is no path. Mount the bucket and give the mounted path.")
+            raise ValueError(
+                f"{folder} is no path. Mount the bucket and give the mounted path."
+            )
         if keep < 1 or (keep_best is not None and keep_best < 0):
             raise ValueError(f"keep is at least 1, keep_best 0; got {keep=}, {keep_best=}.")
         if mode not in ("min", "max"):
@@ -127,7 +129,9 @@ class Checkpointer:
         items = args.Composite(**{ITEM: args.PyTreeSave(arrays_of(state))})
         self._orbax.save(self.folder / str(step), args=items)
 
-    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, Any] | None:
+    def restore(
+        self, like: TrainState, step: int | None = None
+    ) -> tuple[TrainState, Any] | None:
         """The newest checkpoint that is whole.
 
         Args:

@@ -13,7 +13,8 @@ from .._state import PyTree
 from .._trees import named_leaves
 
 
-Spec = dict[str, Any]  # of one leaf: shape, dtype, whether it is weakly typed
+Spec = str  # of one leaf: "float32[3, 4]", and " weak" after it
+WEAK = " weak"
 
 
 def arrays_of(state: PyTree) -> dict[str, Any]:
@@ -35,24 +36,19 @@ def arrays_of(state: PyTree) -> dict[str, Any]:
 def specs_of(state: PyTree) -> dict[str, Spec]:
     """What the leaves are, by name; JSON."""
     return {
-        name: {
-            "shape": list(np.shape(x)),
-            "dtype": str(x.dtype),
-            "weak": bool(getattr(x, "weak_type", False)),
-        }
+        name: f"{x.dtype}{list(np.shape(x))}" + WEAK * bool(getattr(x, "weak_type", False))
         for name, x in named_leaves(state).items()
     }
 
 
 def check_specs(path: Any, saved: dict[str, Spec], like: PyTree) -> None:
     """Raise CheckpointError unless a checkpoint has the leaves of ``like``."""
-    here = specs_of(like)
-    lines = [f"{n}: {_shown(saved[n])} there, nothing here" for n in saved if n not in here]
-    lines += [f"{n}: nothing there, {_shown(here[n])} here" for n in here if n not in saved]
-    lines += [
-        f"{n}: {_shown(saved[n])} there, {_shown(here[n])} here"
-        for n in here
-        if n in saved and _shown(saved[n]) != _shown(here[n])
+    here = {n: spec.removesuffix(WEAK) for n, spec in specs_of(like).items()}
+    there = {n: spec.removesuffix(WEAK) for n, spec in saved.items()}
+    lines = [
+        f"{n}: {there.get(n, 'nothing')} there, {here.get(n, 'nothing')} here"
+        for n in {**there, **here}
+        if there.get(n) != here.get(n)
     ]
     if lines:
         more = f"\n  and {len(lines) - 12} more" if len(lines) > 12 else ""
@@ -95,7 +91,7 @@ def _restored(array: Any, spec: Spec, like: Any) -> Any:
         return jax.device_put(keys, like.sharding)
     if array is None:
         array = jax.device_put(jnp.zeros(like.shape, like.dtype), like.sharding)
-    return _weak(array) if spec["weak"] else array
+    return _weak(array) if spec.endswith(WEAK) else array
 
 
 def _weak(array: jax.Array) -> jax.Array:
@@ -107,7 +103,3 @@ def _weak(array: jax.Array) -> jax.Array:
 
 def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _shown(spec: Spec) -> str:
-    return f"{spec['dtype']}{spec['shape']}"
