@@ -111,6 +111,7 @@ class Checkpointer:
             )
         json.dumps(position)  # a TypeError now, not in the background
         step = int(state.step)
+        arrays, leaves = arrays_of(state), specs_of(state)
         self.wait()
         self._make_room()
         newest = max(self.steps(), default=-1)
@@ -123,10 +124,10 @@ class Checkpointer:
             "step": step,
             "position": position,
             "metrics": numbers,
-            "leaves": specs_of(state),
+            "leaves": leaves,
         }
         args = self._ocp.args
-        items = args.Composite(**{ITEM: args.PyTreeSave(arrays_of(state))})
+        items = args.Composite(**{ITEM: args.PyTreeSave(arrays)})
         self._orbax.save(self.folder / str(step), args=items)
 
     def restore(

@@ -96,9 +96,11 @@ def _restored(array: Any, spec: Spec, like: Any) -> Any:
 
 def _weak(array: jax.Array) -> jax.Array:
     """``array``, weakly typed as a Python number is; as it was when it was saved."""
-    kinds = {"b": bool, "i": int, "u": int, "f": float, "c": complex}
-    weak = jax.lax.convert_element_type(array, kinds[array.dtype.kind])
-    return weak if weak.dtype == array.dtype else array
+    number = {"b": False, "i": 0, "f": 0.0, "c": 0j}.get(array.dtype.kind, 0)
+    weak = jnp.full(array.shape, number)
+    if weak.dtype != array.dtype:
+        return array
+    return jax.device_put(weak.at[...].set(array), array.sharding)
 
 
 def _is_key(x: Any) -> bool:
