@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +29,8 @@ def from_loader(loader: DataLoader, seed: int = 0) -> Epochs:
     epoch. What the dataset draws from the global generators of ``torch``, ``numpy`` and
     ``random`` (augmentation) is a function of the seed, the epoch and the place of the batch,
     whatever the number of workers. So a training that stops in mid-epoch goes on with the same
-    batches; those before are not loaded, unless the dataset is iterable, which can only be read
-    again from its start.
+    batches; those before are not loaded. An iterable dataset can only be read again from its
+    start, and what it draws is its own.
 
     Args:
       loader: read for its dataset, samplers, ``collate_fn`` and workers; it is not iterated,
@@ -55,10 +55,16 @@ class _MapLoader:
     """Epochs over a dataset with indices: what is skipped is not loaded."""
 
     def __init__(self, loader: DataLoader, seed: int):
+        import torch
+
         self._loader, self._seed = loader, seed
         self._order: list[tuple[int, int, Any]] = []  # of the epoch, changed in place
         self._batches = _like(
-            loader, dataset=_Drawn(loader.dataset, seed), sampler=self._order, batch_size=None
+            loader,
+            dataset=_Drawn(loader.dataset, seed),
+            sampler=self._order,
+            batch_size=None,
+            generator=torch.Generator(),  # else each epoch would draw from the global one
         )
 
     def epoch(self, number: int, skip: int) -> Iterator[PyTree]:
@@ -99,13 +105,18 @@ def _order(loader: DataLoader, seed: int, epoch: int) -> list[Any]:
 
 
 def _read_through(loader: DataLoader, seed: int, epoch: int, skip: int) -> Iterator[PyTree]:
+    import torch
+
     if hasattr(loader.dataset, "set_epoch"):
         loader.dataset.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
-    batched = {"batch_size": loader.batch_size, "drop_last": loader.drop_last}
-    with _seeded(seed, epoch):  # workers take their seeds from here
-        batches = _arrays(_like(loader, dataset=loader.dataset, **batched))
-        first = list(islice(batches, 1))
-    yield from islice(chain(first, batches), skip, None)
+    batches = _like(
+        loader,
+        dataset=loader.dataset,
+        batch_size=loader.batch_size,
+        drop_last=loader.drop_last,
+        generator=torch.Generator().manual_seed(_mixed(seed, epoch)[0]),  # of the workers
+    )
+    yield from islice(_arrays(batches), skip, None)
 
 
 def _like(loader: DataLoader, **changes: Any) -> DataLoader:
@@ -138,7 +149,7 @@ def _seeded(*numbers: int, generators: tuple[Any, ...] = ()) -> Iterator[None]:
     """The global generators, and ``generators``, seeded by ``numbers``; then as they were."""
     import torch
 
-    torch_seed, seed = np.random.SeedSequence(numbers).generate_state(2).tolist()
+    torch_seed, seed = _mixed(*numbers)
     generators = (*generators, torch.default_generator)
     before = [g.get_state() for g in generators], random.getstate(), np.random.get_state()
     for generator in generators:
@@ -152,3 +163,8 @@ def _seeded(*numbers: int, generators: tuple[Any, ...] = ()) -> Iterator[None]:
             generator.set_state(state)
         random.setstate(before[1])
         np.random.set_state(before[2])
+
+
+def _mixed(*numbers: int) -> list[int]:
+    """Two seeds of 32 bits that are a function of ``numbers``."""
+    return np.random.SeedSequence(numbers).generate_state(2).tolist()
