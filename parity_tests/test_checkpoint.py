@@ -115,8 +115,12 @@ def assert_same_state(a, b):
     assert_bitwise(as_data(a), as_data(b))
 
 
-@pytest.mark.parametrize("x64", [False, True])
-@pytest.mark.parametrize("name", STATES)
+WIDE = ("adamw", "plateau", "scaler", "odd buffers", "weak")  # in float64 as well
+
+
+@pytest.mark.parametrize(
+    ("name", "x64"), [(name, False) for name in STATES] + [(name, True) for name in WIDE]
+)
 def test_what_is_saved_comes_back_to_the_bit(name, x64, tmp_path):
     with jax.enable_x64(x64), Checkpointer(tmp_path / "run") as checkpointer:
         state = STATES[name]()

@@ -131,6 +131,11 @@ class _GrainIterator:
         return json.loads(state) if isinstance(state, bytes) else state
 
     def restore(self, state: Any) -> None:
+        if isinstance(state, dict) and state.keys() == {"epoch", "taken"}:  # of Epochs
+            raise ValueError(
+                f"the position {state!r} is of another kind of batches; here it is like "
+                f"{self.state()}. Give the batches as they were when it was saved."
+            )
         text = isinstance(self._batches.get_state(), bytes)
         self._batches.set_state(json.dumps(state, indent=4).encode() if text else state)
 
