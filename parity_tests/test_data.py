@@ -214,6 +214,12 @@ def test_workers_give_the_same_batches():
     it.close()
 
 
+def test_no_two_batches_draw_the_same():
+    it = iter(data.from_loader(DataLoader(Drawing(), 5)))
+    drawn = np.stack([batch[0][:, 1:] for batch in islice(it, 6)])
+    assert len(np.unique(drawn)) == drawn.size == 90
+
+
 def test_distributed_samplers_share_an_epoch():
     dataset = TensorDataset(torch.arange(10), torch.arange(10))
     streams = [
