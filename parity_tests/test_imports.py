@@ -24,7 +24,8 @@ def python(code: str, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProc
 def test_import_brings_no_torch_flax_or_orbax():
     done = python(
         "import instep, sys\n"
-        "print(sorted({'torch', 'flax', 'orbax', 'rich', 'typer'} & set(sys.modules)))"
+        "names = 'torch flax orbax grain rich typer tensorboard'.split()\n"
+        "print(sorted({*names} & set(sys.modules)))"
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
@@ -43,6 +44,35 @@ def test_core_trains_without_torch():
         blocked=("torch", "flax", "orbax", "rich", "typer", "sklearn"),
     )
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+def test_streams_and_the_runner_need_neither_torch_nor_grain_nor_orbax():
+    done = python(
+        "import instep, jax.numpy as jnp, numpy as np, sys\n"
+        "from instep import data\n"
+        "def loss_fn(params, batch): return ((params['w'] - batch) ** 2).mean()\n"
+        "batches = data.prefetch(data.windows([np.ones(3, 'f')] * 5, 2))\n"
+        "tx, w = instep.optim.sgd(0.1), jnp.zeros(3)\n"
+        "loop = instep.JaxLoop(loss_fn, tx, {'w': w}, batches=batches, accumulate=2)\n"
+        "print(int(instep.train(loop, 7).step))",
+        blocked=("torch", "flax", "orbax", "grain", "rich", "typer", "sklearn"),
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "7"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "package", "extra"),
+    [
+        ("checkpoint.Checkpointer('x')", "orbax", "checkpoint"),
+        ("data.from_grain([])", "grain", "data"),
+        ("data.from_loader([])", "torch", "parity"),
+    ],
+)
+def test_what_a_run_needs_names_the_extra(call, package, extra):
+    done = python(f"import instep\ninstep.{call}", blocked=(package,))
+    assert done.returncode == 1
+    assert f"needs {package}, which is not installed" in done.stderr
+    assert f"pip install 'instep[{extra}]'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,11 @@ from ._state import (
     View as View,
 )
 from ._step import make_train_step as make_train_step, step as step
+from ._train import train as train
 
 
 if TYPE_CHECKING:
-    from . import bridge as bridge, parity as parity
+    from . import bridge as bridge, checkpoint as checkpoint, data as data, parity as parity
     from .bridge import TorchLoop as TorchLoop, from_torch as from_torch, to_torch as to_torch
     from .bridge.lower import lower as lower
     from .parity import Pair as Pair
@@ -33,9 +34,11 @@ try:
 except PackageNotFoundError:  # run from the source tree, not installed
     __version__ = "0+source"
 
-# What needs torch is imported when it is asked for, so that the core works without it.
+# What needs more than the core is imported when it is asked for, so that the core works alone.
 _LAZY = {
     "bridge": ".bridge",
+    "checkpoint": ".checkpoint",
+    "data": ".data",
     "parity": ".parity",
     "TorchLoop": ".bridge",
     "from_torch": ".bridge",

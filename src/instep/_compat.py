@@ -15,6 +15,8 @@ _EXTRA = {
     "typer": "parity",
     "flax": "flax",
     "sklearn": "data",
+    "grain": "data",
+    "orbax": "checkpoint",
 }
 
 

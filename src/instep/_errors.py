@@ -19,6 +19,10 @@ class TargetError(RequestError):
     """The TARGET of a command does not name something that can be used."""
 
 
+class CheckpointError(RequestError, ValueError):
+    """A checkpoint is of another training, or none can be used; the message says why."""
+
+
 class LoweringError(RequestError):
     """A PyTorch module cannot be lowered to JAX; the message says where, and what to do."""
 

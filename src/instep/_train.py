@@ -1,0 +1,239 @@
+"""The plain runner: restore, step, save."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._loop import JaxLoop, initial_state, train_step
+from ._state import Metrics, PyTree, TrainState
+from ._step import TrainStep
+from ._trees import describe, named_leaves
+
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpointer
+    from .data import BatchIterator
+
+OnStep = Callable[[int, Metrics], Any]
+OnSave = Callable[[int, TrainState], Mapping[str, Any] | None]
+
+
+def train(
+    loop: JaxLoop,
+    steps: int,
+    *,
+    checkpointer: Checkpointer | None = None,
+    save_every: int = 1000,
+    resume: bool = True,
+    stop_on_nan: bool = False,
+    on_step: OnStep | None = None,
+    on_save: OnSave | None = None,
+) -> TrainState:
+    """Run a loop until its state has taken ``steps`` optimizer steps.
+
+    PyTorch::
+
+        for batch in itertools.islice(batches, start, steps):
+            ...  # zero_grad, forward, loss, backward, step
+            if step % save_every == 0: torch.save(...)
+
+    A process that is killed and started again with the same arguments ends with the same bits
+    as one that was not: what was done after the last save is done again, on the same batches.
+
+    At SIGTERM, and called in the main thread of the only process, it finishes the step, saves
+    and returns the state, whose ``step`` is less than ``steps``.
+
+    Args:
+      loop: its ``batches`` are what ``instep.data.stream`` takes; they are gone through again
+        as often as it takes.
+      steps: of the state, those before a restart included.
+      checkpointer: where to save; None: nowhere. It is not closed.
+      save_every: steps between two saves; the last state is saved too.
+      resume: go on from what ``checkpointer`` restores. With False its folder must be empty.
+      stop_on_nan: check every step's metrics and parameters, and raise where one is not finite.
+        A step that the scaler skips is not checked for its metrics. A state with such numbers
+        is never saved.
+      on_step: ``(n, metrics)`` after step n, counted from 1; ``metrics`` is in NumPy. It is
+        called when the next step is dispatched already, so that reading does not stall it.
+      on_save: ``(n, state)`` before a save; the numbers it returns are kept as metrics of the
+        checkpoint beside ``loss`` and ``grad_norm``. The state is valid until it returns.
+
+    Returns:
+      The state, when everything is written.
+
+    Raises:
+      ValueError: there are no batches; or the folder is not empty and ``resume`` is False.
+      FloatingPointError: ``stop_on_nan``; the message names the first leaf, and the step.
+      CheckpointError: the checkpoint is of another training.
+    """
+    if loop.batches is None:
+        raise ValueError("the loop has no batches. Give JaxLoop(batches=...).")
+    if save_every < 1:
+        raise ValueError(f"save_every must be at least 1; got {save_every}.")
+    from .data import stream
+    from .data._stream import close_all
+
+    batches = iter(stream(loop.batches))
+    try:
+        state = _start(loop, batches, checkpointer, resume)
+        run = _Run(checkpointer, save_every, stop_on_nan, on_step, on_save)
+        with _sigterm() as asked:
+            state = run(train_step(loop), state, batches, steps, asked)
+        if checkpointer is not None:
+            checkpointer.wait()
+        return state
+    finally:
+        close_all(batches)
+
+
+def _start(
+    loop: JaxLoop, batches: BatchIterator, checkpointer: Checkpointer | None, resume: bool
+) -> TrainState:
+    state = initial_state(loop)
+    if checkpointer is None:
+        return state
+    if not resume:
+        if there := checkpointer.steps():
+            raise ValueError(
+                f"{checkpointer.folder} has checkpoints, the last of step {there[-1]}. Go on "
+                f"from it with resume=True, or give another folder."
+            )
+        return state
+    restored = checkpointer.restore(like=state)
+    if restored is None:
+        return state
+    state, position = restored
+    batches.restore(position)
+    return state
+
+
+@dataclass
+class _Run:
+    """The loop itself; the metrics of a step are read when the next one is dispatched."""
+
+    checkpointer: Checkpointer | None
+    save_every: int
+    stop_on_nan: bool
+    on_step: OnStep | None
+    on_save: OnSave | None
+    pending: tuple[int, Metrics, PyTree] | None = None  # step, its metrics, finite leaves
+    metrics: Metrics | None = None  # of the last step that was read
+
+    def __call__(
+        self,
+        step: TrainStep,
+        state: TrainState,
+        batches: BatchIterator,
+        steps: int,
+        asked: list[int],
+    ) -> TrainState:
+        start = saved = n = int(state.step)
+        while n < steps and not asked:
+            before, (state, metrics) = state, step(state, _next(batches, n, steps))
+            if n == start and self.checkpointer is not None:
+                _check_same(before, state)
+            n += 1
+            finite = _finite(state.params) if self.stop_on_nan else None
+            self.read()
+            self.pending = n, metrics, finite
+            if n % self.save_every == 0:
+                saved = self.save(n, state, batches)
+        self.read()
+        if n > saved:
+            self.save(n, state, batches)
+        return state
+
+    def read(self) -> None:
+        """Wait for the step before, check it and report it."""
+        if self.pending is None:
+            return
+        n, metrics, finite = jax.device_get(self.pending)
+        self.pending, self.metrics = None, metrics
+        if self.on_step is not None:
+            self.on_step(n, metrics)
+        if finite is not None:
+            _check_finite(n, metrics, finite)
+
+    def save(self, n: int, state: TrainState, batches: BatchIterator) -> int:
+        if self.checkpointer is None:
+            return n
+        self.read()  # a state that is not finite is not saved
+        numbers = {}
+        if self.metrics is not None:
+            numbers["loss"] = self.metrics.loss
+            if self.metrics.grad_norm is not None:
+                numbers["grad_norm"] = self.metrics.grad_norm
+        if self.on_save is not None:
+            numbers |= self.on_save(n, state) or {}
+        self.checkpointer.save(state, batches.state(), numbers)
+        return n
+
+
+def _next(batches: Iterator[PyTree], n: int, steps: int) -> PyTree:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise ValueError(
+            f"the batches ended after step {n} of {steps}. Repeat them, for example with "
+            f"grain's .repeat(), or ask for fewer steps."
+        ) from None
+
+
+def _check_same(before: TrainState, after: TrainState) -> None:
+    """A state that changes its leaves would not fit the one it is restored into."""
+    old, new = named_leaves(before), named_leaves(after)
+    for name in {**old, **new}:
+        was, now = (describe(x[name]) if name in x else "absent" for x in (old, new))
+        if was != now:
+            raise TypeError(
+                f"{name} is {was} before the step and {now} after it, so a checkpoint could "
+                f"not be restored. Let the loss_fn or tx keep it as it is."
+            )
+
+
+@jax.jit
+def _finite(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
+
+
+def _check_finite(n: int, metrics: Metrics, finite: PyTree) -> None:
+    """Raise FloatingPointError for the first leaf that is not finite."""
+    skipped = metrics.skipped is not None and bool(metrics.skipped)
+    seen = {} if skipped else named_leaves(metrics)
+    for name, x in seen.items():
+        if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all():
+            raise _not_finite(n, f"metrics.{name}", x)
+    for name, good in named_leaves(finite).items():
+        if not good:
+            raise _not_finite(n, f"params.{name}", None)
+
+
+def _not_finite(n: int, name: str, value: Any) -> FloatingPointError:
+    shown = f": {value}" if value is not None and np.ndim(value) == 0 else ""
+    return FloatingPointError(
+        f"step {n}: {name} is not finite{shown}. The last checkpoint is of a step before; look "
+        f"at the batch, the learning rate or clip_grad_norm."
+    )
+
+
+@contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that SIGTERM makes non-empty; the handler that was there comes back."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
