@@ -17,6 +17,9 @@ from ._step import Step
 from ._trace import Fingerprint, Trace, Value, same_numbers
 
 
+BEFORE = 3  # calls, on each way to the one that is lost
+
+
 @dataclass(frozen=True)
 class Place:
     """Where numbers of PyTorch's pass are no longer found in JAX's.
@@ -73,10 +76,20 @@ def reached(seen: Trace, evidence: Evidence, step: Step) -> int:
     return len(nodes) + 1 if lost is None else lost.call.number
 
 
-def blind(evidence: Evidence, step: Step) -> frozenset[int]:
-    """The calls whose results nothing tells: one number, all alike, or not finite."""
-    nodes = _nodes(Trace(), evidence, step)
-    return frozenset(node.call.number for node in nodes if node.print is None)
+def suspects(seen: Trace, evidence: Evidence, step: Step) -> frozenset[int]:
+    """The calls whose own results are not missed, and which may be wrong all the same.
+
+    Those before the first that is lost: JAX may have the right numbers too, and use others. And
+    those whose results nothing tells: one number, all alike, or not finite.
+    """
+    nodes = _nodes(seen, evidence, step)
+    found = {node.call.number for node in nodes if node.print is None}
+    lost = _first_lost(nodes)
+    now = [lost] if lost else []
+    for _ in range(BEFORE):
+        now = [_by_number(nodes, number) for node in now for number in node.made_of]
+        found |= {node.call.number for node in now}
+    return frozenset(found)
 
 
 def backward_place(seen: Trace, evidence: Evidence, step: Step) -> Place | None:

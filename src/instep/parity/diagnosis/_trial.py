@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 from time import process_time
 
@@ -16,7 +15,7 @@ from ._evidence import Evidence
 from ._fit import fitted, off_by
 from ._mistake import Variant
 from ._passes import loss
-from ._place import blind, reached
+from ._place import reached, suspects
 from ._replay import replay
 from ._step import PARTS, Step
 from ._trace import Trace
@@ -86,16 +85,12 @@ class Trial:
             return self._best(candidates)
         there = self._reached(self.step)
         near = [x for x in candidates if not x.variant.calls or there in x.variant.calls]
-        far = [x for x in candidates if x not in near and self._may_hide(x.variant.calls)]
-        return self._best(near) or self._best(far)
-
-    def _may_hide(self, numbers: frozenset[int]) -> bool:
-        """Whether one of these calls could be wrong, and its result not be missed."""
-        return not self.seen.values or bool(numbers & self._blind)
-
-    @cached_property
-    def _blind(self) -> frozenset[int]:
-        return blind(self.evidence, self.step)
+        if found := self._best(near):
+            return found
+        around = suspects(self.seen, self.evidence, self.step)
+        others = [x for x in candidates if x not in near]
+        close = [x for x in others if x.variant.calls & around]
+        return self._best(close) or self._best([x for x in others if x not in close])
 
     def _best(self, candidates: list[Tried]) -> Found:
         best: list[Tried] = []

@@ -44,19 +44,23 @@ def padding_row_trained(evidence: Evidence):
 def positions_shifted(evidence: Evidence):
     """Positions are off by one."""
 
-    def shifted(by: int, wraps: bool):
+    def shifted(by: int, beyond: str):
         def embed(index, weight, *args, **kwargs):
-            moved, n = index + by, weight.shape[0]
-            moved = moved % n if wraps else moved.clamp(0, n - 1)  # as JAX does beyond the end
-            return F.embedding(moved, weight, *args, **kwargs)
+            moved, last = index + by, weight.shape[0] - 1
+            if beyond == "wraps":
+                return F.embedding(moved % (last + 1), weight, *args, **kwargs)
+            rows = F.embedding(moved.clamp(0, last), weight, *args, **kwargs)
+            outside = ((moved < 0) | (moved > last))[..., None]
+            # JAX takes the nearest row, and as x[i] gives it no gradient.
+            return torch.where(outside, rows.detach(), rows) if beyond == "x[i]" else rows
 
         return lambda call: call.of(embed, *call.args, **call.kwargs)
 
-    for by, wraps in product((1, -1), (True, False)):
+    for by, beyond in product((1, -1), ("wraps", "x[i]", "take")):
         yield from changed_calls(
             evidence,
             ("embedding",),
-            shifted(by, wraps),
+            shifted(by, beyond),
             f"{by:+d}",
             when=lambda call: _is_range(call.args[0]),
         )
