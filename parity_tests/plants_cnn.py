@@ -285,6 +285,6 @@ def features_flattened_channels_last():
     return cnn(rules=[plain if r.torch == "fc1" else r for r in ground.WEIGHTS])
 
 
-@plant("loss_scaled")
+@plant("loss_scaled", "divided_twice")
 def half_the_loss():
     return cnn(loss=lambda *given: 0.5 * ground.cross_entropy(*given))
