@@ -130,7 +130,25 @@ def _cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     return jax.lax.switch(index, [settled(branch) for branch in branches], *operands)
 
 
-TRACED: dict[str, Control] = {"scan": _scan, "while": _while, "cond": _cond}
+def _shard_map(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    def body(*parts):
+        return tuple(interpret(params["jaxpr"], parts, rule))
+
+    names = ("mesh", "in_specs", "out_specs", "check_vma")
+    mapped = jax.shard_map(
+        body,
+        axis_names=params["newly_manual_axes"],
+        **{name: params[name] for name in names},
+    )
+    return mapped(*operands)
+
+
+TRACED: dict[str, Control] = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "shard_map": _shard_map,
+}
 
 
 def _scan_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
@@ -163,8 +181,25 @@ def _cond_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     return interpret(chosen, operands, rule, NOW)
 
 
+def _shard_map_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    """As one operation: a part of a batch on each device is not a number to look at."""
+    del rule
+    return _shard_map(params, operands, _bound)
+
+
+def _bound(eqn: JaxprEqn, operands: Values) -> Values:
+    subfuns, params = eqn.primitive.get_bind_params(eqn.params)
+    results = eqn.primitive.bind(*subfuns, *operands, **params)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
 # Of arrays that are there: every iteration by itself, and one branch alone.
-NOW: dict[str, Control] = {"scan": _scan_now, "while": _while_now, "cond": _cond_now}
+NOW: dict[str, Control] = {
+    "scan": _scan_now,
+    "while": _while_now,
+    "cond": _cond_now,
+    "shard_map": _shard_map_now,
+}
 
 
 def _settle(hand_on: Callable[[Values], Sequence[Any]], carry: Values) -> Values:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
@@ -32,7 +33,8 @@ def place(state: TrainState, mesh: Mesh, sharding: Sharding | None = None) -> Tr
     Returns:
       The state, whose leaves lie as ``state_sharding`` says.
     """
-    return _put(state, state_sharding(state, mesh, sharding))
+    # device_put may leave the part of one device where it is, and a step consumes it.
+    return _put(jax.tree.map(jnp.copy, state), state_sharding(state, mesh, sharding))
 
 
 def state_sharding(
@@ -137,4 +139,6 @@ def _is_on(x: Any, mesh: Mesh) -> bool:
 
 
 def _put(tree: PyTree, shardings: PyTree) -> PyTree:
-    return jax.device_put(tree, shardings, may_alias=False)  # a step consumes what it is given
+    """``jax.device_put`` of the leaves: a scaler is not rebuilt around shardings."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten(jax.device_put(leaves, treedef.flatten_up_to(shardings)))

@@ -48,7 +48,7 @@ def _constrained(step: Callable[..., Any], where: Layout) -> Callable[..., Any]:
     """``step`` whose states lie as ``place`` puts them, before and after."""
 
     def lies(tree: PyTree, specs: PyTree) -> PyTree:
-        return jax.lax.with_sharding_constraint(tree, named(specs, where.mesh))
+        return jax.tree.map(jax.lax.with_sharding_constraint, tree, named(specs, where.mesh))
 
     def constrained(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         specs = state_specs(state, where)

@@ -70,9 +70,11 @@ def fsdp(
 
     Every leaf of ``min_size`` elements or more is split on the largest of its axes that the
     number of devices divides; the others are replicated. Each device holds 1/n of what is
-    split, and its part of the gradients. Collectives, per leaf that is split: one all-gather
-    and one reduce-scatter for each microbatch; and for all other leaves together one
-    all-reduce per optimizer step. What the loss sees is as for ``data_parallel``.
+    split, of its gradients and of its optimizer state. Collectives: for each leaf that is
+    split one all-gather, which XLA takes out of the accumulation, and one reduce-scatter for
+    each microbatch; for all other leaves together one all-reduce per optimizer step; and what
+    clipping and ``tx`` add, such as one number for a norm. What the loss sees is as for
+    ``data_parallel``.
 
     PyTorch: ``FullyShardedDataParallel`` (``fully_shard``). Gathered parameters are kept from
     the forward pass to the backward pass unless ``loss_fn`` uses ``jax.checkpoint``.
@@ -80,9 +82,8 @@ def fsdp(
     Args:
       axis: a mesh axis.
       min_size: elements of the smallest leaf that is split.
-      no_sync: gather once before the first microbatch and scatter once after the last. The
-        whole parameters and gradients are then in memory during the accumulation, as under
-        PyTorch's ``no_sync()``.
+      no_sync: scatter once, after the last microbatch. The whole gradients are then in memory
+        during the accumulation, as under PyTorch's ``no_sync()``.
       whole_batch: as for ``data_parallel``; the collectives are then of XLA's choice.
 
     Returns:
