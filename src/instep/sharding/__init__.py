@@ -6,6 +6,7 @@ from ._place import (
     shard_batch as shard_batch,
     state_sharding as state_sharding,
 )
+from ._processes import ProcessLostError as ProcessLostError, processes as processes
 from ._sharding import (
     Sharding as Sharding,
     by_name as by_name,
