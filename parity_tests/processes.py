@@ -143,7 +143,7 @@ def jax_loop(rank: int, address: str, folder: Path) -> None:
 
 
 def jax_loop_that_loses(how: str, rank: int, address: str, timeout: int) -> None:
-    """Process 1 is killed or stopped after some steps; process 0 goes on."""
+    """Process 1 is killed or stopped, or raises, after some steps; process 0 goes on."""
     import jax
     import jax.numpy as jnp
 
@@ -163,6 +163,8 @@ def jax_loop_that_loses(how: str, rank: int, address: str, timeout: int) -> None
             float(metrics.loss)
             if step == 50 and rank == 1:
                 print("lost at", time.time(), flush=True)
+                if how == "raise":
+                    raise KeyError("an error of its own")
                 os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[how])
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 
 class ProcessLostError(RuntimeError):
@@ -38,17 +39,18 @@ def processes(
     ``TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC`` and its watchdog do.
 
     When a process dies, the collectives of the others fail at once where their network says
-    so, which is raised as ``ProcessLostError``. When it hangs, or the dead one was process 0,
-    which coordinates, JAX ends the others itself, within ``timeout``, with a message on
-    standard error: that cannot be caught. Start all of them again from the last checkpoint.
+    so, which is raised as ``ProcessLostError``. When it hangs, when it raised an error of its
+    own, or when it was process 0, which coordinates, JAX ends the others itself, within
+    ``timeout``, with a message on standard error: that cannot be caught. Start all of them
+    again from the last checkpoint. Without an error each waits here for the slowest.
 
     Args:
       coordinator_address: ``host:port`` of process 0; None, here and for the next two: JAX
         finds them out under SLURM, Open MPI, Kubernetes and on Cloud TPUs.
       num_processes: how many there are.
       process_id: which one this is, from 0.
-      timeout: seconds without a heartbeat after which a process counts as dead. JAX's own
-        default is 100.
+      timeout: seconds without a heartbeat, or after an error, after which a process counts
+        as dead. JAX's own are 100 and 300.
       **kwargs: others of ``jax.distributed.initialize``.
 
     Raises:
@@ -59,10 +61,12 @@ def processes(
         num_processes,
         process_id,
         heartbeat_timeout_seconds=timeout,
+        shutdown_timeout_seconds=timeout,
         **kwargs,
     )
     try:
         yield
+        multihost_utils.sync_global_devices("instep.sharding.processes")
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if not _LOST.search(str(error)):
             raise
