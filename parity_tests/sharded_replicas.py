@@ -25,7 +25,8 @@ from sharded_walk import (
 
 
 def bn_params():
-    return {"weight": numbers(0, 4), "bias": numbers(1, 4), "out": numbers(2, 4, 3)}
+    shapes = {"in": (4, 4), "weight": (4,), "bias": (4,), "out": (4, 3)}
+    return {name: numbers(i, *shape) for i, (name, shape) in enumerate(shapes.items())}
 
 
 def bn_buffers():
@@ -35,7 +36,7 @@ def bn_buffers():
 def bn_loss(axis_name):
     def loss_fn(params, buffers, batch, rng):
         x, mean, var = ops.batch_norm(
-            batch["x"],
+            batch["x"] @ params["in"],
             *(buffers["mean"], buffers["var"], params["weight"], params["bias"]),
             training=True,
             axis_name=axis_name,
@@ -70,11 +71,11 @@ def batch_norm_of_each_replica_is_that_of_torch():
     """DistributedDataParallel by hand: gradients averaged over 8, the buffers of rank 0."""
     start = bn_params()
     model = torch.nn.ModuleDict({"bn": torch.nn.BatchNorm1d(4)})
-    out = torch.nn.Parameter(torch.tensor(start["out"]))
+    into, out = (torch.nn.Parameter(torch.tensor(start[name])) for name in ("in", "out"))
     with torch.no_grad():
         model["bn"].weight.copy_(torch.tensor(start["weight"]))
         model["bn"].bias.copy_(torch.tensor(start["bias"]))
-    trained = {"weight": model["bn"].weight, "bias": model["bn"].bias, "out": out}
+    trained = {"in": into, "weight": model["bn"].weight, "bias": model["bn"].bias, "out": out}
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
     k, buffers = 2, {n: b.clone() for n, b in model["bn"].named_buffers()}
     many = walk(
@@ -94,7 +95,9 @@ def batch_norm_of_each_replica_is_that_of_torch():
                 model["bn"].get_buffer(name).copy_(value)
             for i in range(k):
                 x, y = (torch.tensor(batch[n][i, 4 * r : 4 * r + 4]) for n in ("x", "y"))
-                loss = ((torch.tanh(model["bn"](x)) @ out - y) ** 2).mean() / k / REPLICAS
+                loss = (
+                    ((torch.tanh(model["bn"](x @ into)) @ out - y) ** 2).mean() / k / REPLICAS
+                )
                 loss.backward()
                 total += loss.item()
             if r == 0:
