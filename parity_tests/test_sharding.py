@@ -14,7 +14,7 @@ from sharded import CASES
 def test_on_8_devices(group):
     script = Path(__file__).with_name("sharded.py")
     done = subprocess.run(
-        [sys.executable, script, group], capture_output=True, text=True, timeout=280
+        [sys.executable, script, group], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     failed = json.loads(done.stdout.splitlines()[-1])
