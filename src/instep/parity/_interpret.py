@@ -140,7 +140,7 @@ def _shard_map(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
         axis_names=params["newly_manual_axes"],
         **{name: params[name] for name in names},
     )
-    return mapped(*operands)
+    return list(mapped(*operands))
 
 
 TRACED: dict[str, Control] = {
