@@ -4,7 +4,13 @@ from importlib import import_module as _import_module
 from importlib.metadata import PackageNotFoundError, version as _version
 from typing import TYPE_CHECKING
 
-from . import losses as losses, ops as ops, optim as optim, schedules as schedules
+from . import (
+    losses as losses,
+    ops as ops,
+    optim as optim,
+    schedules as schedules,
+    sharding as sharding,
+)
 from ._accumulate import backward as backward, mean as mean, zero_grad as zero_grad
 from ._batch import split as split, stack as stack
 from ._clip import clip_grad_norm as clip_grad_norm, clip_grad_value as clip_grad_value

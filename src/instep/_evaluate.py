@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ._accumulate import backward, mean, zero_grad
 from ._clip import clip_grad_norm, clip_grad_value
@@ -16,6 +17,9 @@ from ._scaler import GradScaler
 from ._select import Selector
 from ._state import Accumulator, PyTree, TrainState
 from ._trees import named_leaves
+from .sharding._layout import layout
+from .sharding._replicas import on_mesh
+from .sharding._sharding import Sharding
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class StepOptions:
     matmul_precision: str | None = None
     trainable: Selector | None = None
     drop_last: bool = True
+    mesh: Mesh | None = None
+    sharding: Sharding | None = None
 
 
 class Evaluation(NamedTuple):
@@ -48,7 +54,10 @@ def evaluate(
 ) -> Evaluation:
     """zero_grad, k times (forward, loss, backward), unscale, mean, clip."""
     k = 1 if options.accumulate == 1 else _length(batch, options)
-    total, buffers, aux = _backward_window(loss_fn, state, batch, options, k)
+    window = _backward_window
+    if options.mesh is not None:
+        window = on_mesh(window, layout(options.mesh, options.sharding))
+    total, buffers, aux = window(loss_fn, state, batch, options, k)
     acc, scaler, found_inf = total, state.scaler, None
     if scaler is not None:
         acc, found_inf = _unscaled(scaler, total, k)

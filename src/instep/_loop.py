@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from ._init import init_state
 from ._loss_fn import LossFn
@@ -15,6 +16,7 @@ from ._scaler import GradScaler
 from ._select import Selector
 from ._state import PyTree, TrainState, View
 from ._step import StepOptions, TrainStep, make_observed_step, make_train_step
+from .sharding._sharding import Sharding
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class JaxLoop:
       buffers: pytree of arrays that the forward pass rewrites, at the start.
       batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
         ``parity.Pair``, where both sides get the batches of the PyTorch loop.
-      accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last: as
-        for ``make_train_step``.
+      accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last,
+        mesh, sharding: as for ``make_train_step``.
       rng: root key, if the model draws.
       scaler: at the start; None without.
       apply: ``(params, buffers, inputs) -> outputs``, the forward pass in evaluation.
@@ -63,6 +65,8 @@ class JaxLoop:
     apply: Callable[[PyTree, PyTree, Any], Any] | None = None
     opt_state: PyTree | Callable[[], PyTree] = None
     drop_last: bool = True
+    mesh: Mesh | None = None
+    sharding: Sharding | None = None
 
     @staticmethod
     def opaque(
@@ -117,4 +121,6 @@ def step_options(loop: JaxLoop) -> StepOptions:
         loop.matmul_precision,
         loop.trainable,
         loop.drop_last,
+        loop.mesh,
+        loop.sharding,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from ._evaluate import StepOptions, evaluate
 from ._loss_fn import LossFn, canonical
@@ -16,6 +17,9 @@ from ._select import Selector
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
 from ._trees import check_like
 from ._update import Closure, evaluations, hold, update
+from .sharding._layout import layout
+from .sharding._sharded_step import ShardedStep
+from .sharding._sharding import Sharding
 
 
 TrainStep = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
@@ -84,6 +88,8 @@ def make_train_step(
     matmul_precision: str | None = None,
     trainable: Selector | None = None,
     drop_last: bool = True,
+    mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
     donate: bool = True,
 ) -> TrainStep:
     """Fuse zero_grad, k times (forward, loss, backward), mean, clip and step into one call.
@@ -123,19 +129,33 @@ def make_train_step(
         Optimizer state for them is kept unless ``param_groups`` leaves them to None.
       drop_last: whether every window is full. With False one of fewer microbatches, the last
         of an epoch, is taken as well and divided by its own length; that is traced once more.
+      mesh: devices to train on, of ``jax.make_mesh``; None: one device. The batch is then the
+        global one, its examples split over the replicas (on axis 1 with k > 1), and
+        ``metrics.aux`` has an axis of replicas (after that of microbatches).
+      sharding: what the mesh is used for: ``instep.sharding.data_parallel``, ``fsdp`` or
+        ``by_name``; None: data parallel over the whole mesh. See ``data_parallel`` for what
+        differs from one device.
       donate: reuse the memory of the state that is passed in, which is then consumed.
 
     Returns:
       A jitted ``train_step(state, batch) -> (state, metrics)``, traced once per shape and
-      dtype. It never touches ``batch``.
+      dtype. It never touches ``batch``. With a mesh it puts on it what is not there yet.
 
     Raises:
       TypeError: ``loss_fn`` has another signature.
-      ValueError: ``accumulate`` is below 1; and, when called, the leading axis of a leaf of
-        the batch is not ``accumulate``.
+      ValueError: ``accumulate`` is below 1, or ``sharding`` does not fit ``mesh``; and, when
+        called, the leading axis of a leaf of the batch is not ``accumulate``, or the replicas
+        do not divide its examples.
     """
     options = StepOptions(
-        accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last
+        accumulate,
+        clip_grad_norm,
+        clip_grad_value,
+        matmul_precision,
+        trainable,
+        drop_last,
+        mesh,
+        sharding,
     )
     observed = make_observed_step(loss_fn, tx, options)
 
@@ -143,6 +163,8 @@ def make_train_step(
         state, metrics, _ = observed(state, batch)
         return state, metrics
 
+    if mesh is not None:
+        return ShardedStep(train_step, layout(mesh, sharding), accumulate, donate)
     return jax.jit(train_step, donate_argnums=(0,) if donate else ())
 
 
@@ -157,6 +179,10 @@ def make_observed_step(
     canonical(loss_fn)  # a wrong signature is an error here, not at the first step
     if options.accumulate < 1:
         raise ValueError(f"accumulate must be at least 1; got {options.accumulate}.")
+    if options.mesh is not None:
+        layout(options.mesh, options.sharding)  # what does not fit is an error here too
+    elif options.sharding is not None:
+        raise ValueError("sharding= needs mesh=, for example jax.make_mesh((8,), ('data',)).")
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics, View]:
         def closure(params: PyTree) -> tuple[jax.Array, PyTree]:

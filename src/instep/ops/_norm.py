@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._dtypes import wide
-from ._standardize import standardize
+from ._standardize import AxisName, standardize
 
 
 def batch_norm(
@@ -22,6 +22,7 @@ def batch_norm(
     eps: float = 1e-5,
     *,
     axis: int = 1,
+    axis_name: AxisName = None,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """``torch.nn.functional.batch_norm``, returning the running statistics it rewrites.
 
@@ -41,6 +42,9 @@ def batch_norm(
       momentum: share of the new statistics.
       eps: :math:`\\epsilon`.
       axis: axis of the channels; -1 for ``(N, ..., C)``.
+      axis_name: mesh axis or axes over whose replicas the statistics are taken too, as
+        ``torch.nn.SyncBatchNorm`` does: inside ``make_train_step(mesh=...)``, where a replica
+        sees its part of the batch, or any ``jax.shard_map``. None: of ``input`` alone.
 
     Returns:
       ``(output, running_mean, running_var)`` in the dtypes of what came in, computed in at
@@ -55,13 +59,22 @@ def batch_norm(
     """
     axis = axis % input.ndim
     n = math.prod(input.shape[:axis] + input.shape[axis + 1 :])
-    if training and n < 2:
+    if training and n * _replicas(axis_name) < 2:
         raise ValueError(
             f"training needs more than one value per channel; input of shape "
             f"{input.shape} has {n}. Use a larger batch, or training=False."
         )
     output, _, _, mean, var = native_batch_norm(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, axis=axis
+        input,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        training,
+        momentum,
+        eps,
+        axis=axis,
+        axis_name=axis_name,
     )
     return output, mean, var
 
@@ -77,6 +90,7 @@ def native_batch_norm(
     eps: float,
     *,
     axis: int = 1,
+    axis_name: AxisName = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
     """``batch_norm`` with what PyTorch keeps for the backward pass.
 
@@ -96,8 +110,8 @@ def native_batch_norm(
         return jnp.expand_dims(v_C.astype(x.dtype), reduced)
 
     if training:
-        n = math.prod(input.shape[i] for i in reduced)
-        output, *statistics = standardize(x, reduced, eps)
+        n = math.prod(input.shape[i] for i in reduced) * _replicas(axis_name)
+        output, *statistics = standardize(x, reduced, eps, axis_name)
         mean, var = (jax.lax.stop_gradient(s).reshape(-1) for s in statistics)
         unbiased = var * (n / (n - 1) if n > 1 else math.nan)
         running_mean = _moved_towards(mean, running_mean, momentum)
@@ -122,3 +136,7 @@ def _moved_towards(new: jax.Array, running: jax.Array | None, momentum: float):
         return None
     moved = (1.0 - momentum) * running.astype(new.dtype) + momentum * new
     return moved.astype(running.dtype)
+
+
+def _replicas(axis_name: AxisName) -> int:
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)

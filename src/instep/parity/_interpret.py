@@ -132,7 +132,25 @@ def _cond(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     return jax.lax.switch(index, [settled(branch) for branch in branches], *operands)
 
 
-TRACED: dict[str, Control] = {"scan": _scan, "while": _while, "cond": _cond}
+def _shard_map(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    def body(*parts):
+        return tuple(interpret(params["jaxpr"], parts, rule))
+
+    names = ("mesh", "in_specs", "out_specs", "check_vma")
+    mapped = jax.shard_map(
+        body,
+        axis_names=params["newly_manual_axes"],
+        **{name: params[name] for name in names},
+    )
+    return list(mapped(*operands))
+
+
+TRACED: dict[str, Control] = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "shard_map": _shard_map,
+}
 
 
 def now(watch: Watch = lambda made, of: None) -> dict[str, Control]:
@@ -176,8 +194,25 @@ def now(watch: Watch = lambda made, of: None) -> dict[str, Control]:
         chosen = branches[min(max(int(index), 0), len(branches) - 1)]
         return interpret(chosen, operands, rule, control)
 
-    control: dict[str, Control] = {"scan": scan, "while": while_, "cond": cond}
+    control: dict[str, Control] = {
+        "scan": scan,
+        "while": while_,
+        "cond": cond,
+        "shard_map": _shard_map_now,
+    }
     return control
+
+
+def _shard_map_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    """As one operation: a part of a batch on each device is not a number to look at."""
+    del rule
+    return _shard_map(params, operands, _bound)
+
+
+def _bound(eqn: JaxprEqn, operands: Values) -> Values:
+    subfuns, params = eqn.primitive.get_bind_params(eqn.params)
+    results = eqn.primitive.bind(*subfuns, *operands, **params)
+    return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def _settle(hand_on: Callable[[Values], Sequence[Any]], carry: Values) -> Values:
