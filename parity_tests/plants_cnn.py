@@ -288,3 +288,8 @@ def features_flattened_channels_last():
 @plant("loss_scaled", "divided_twice")
 def half_the_loss():
     return cnn(loss=lambda *given: 0.5 * ground.cross_entropy(*given))
+
+
+@plant("log_softmax_twice")
+def softmax_before_cross_entropy():
+    return cnn(loss=lambda x, labels: ground.cross_entropy(jax.nn.softmax(x), labels))

@@ -289,3 +289,13 @@ def output_without_tanh():
 @plant("sequence_reversed", place="lstm")
 def time_reversed():
     return lstm(model=set_at("", backwards=True))
+
+
+@plant("another_schedule")
+def rate_with_a_floor():
+    return lstm(tx=tx(lr=lambda count: jnp.maximum(rate(count), 0.7 * LR)))
+
+
+@plant("another_schedule")
+def rate_raised_again():
+    return lstm(tx=tx(lr=instep.schedules.cosine_annealing_warm_restarts(LR, 2)))

@@ -9,9 +9,7 @@ import optax
 from flax import nnx
 
 import ground_cnn
-import ground_lstm
 import ground_transformer
-import instep
 from ground_cnn import cnn
 from ground_lstm import lstm
 from ground_transformer import BETAS, EPS, gpt
@@ -107,14 +105,6 @@ def channels_shuffled():
 
 
 @CNN.plant(place="", stage="loss")
-def softmax_before_cross_entropy():
-    def doubly(logits, labels):
-        return ground_cnn.cross_entropy(jax.nn.softmax(logits), labels)
-
-    return cnn(loss=doubly)
-
-
-@CNN.plant(place="", stage="loss")
 def images_upside_down():
     return cnn(model=set_at("", pool1=lambda x: ground_cnn.pool1(x)[:, ::-1]))
 
@@ -159,6 +149,27 @@ def clipped_without_the_last_layer():
     return cnn(clip=without)
 
 
+@CNN.plant(stage="optimizer")
+def decay_times_the_rate():
+    def update(grads, state, params=None):
+        rate = ground_cnn.rate(state.count)
+        decay = ground_cnn.DECAY * rate
+        grads = jax.tree.map(lambda g, p: g + decay * p, grads, params)
+        return grads, optax.ScaleByScheduleState(state.count + 1)
+
+    def init(params):
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    decay = optax.GradientTransformation(init, update)
+    descent = optax.scale_by_learning_rate(ground_cnn.rate)
+    return cnn(tx=optax.chain(decay, optax.trace(ground_cnn.MOMENTUM), descent))
+
+
+@CNN.plant(place="", stage="loss")
+def last_example_left_out():
+    return cnn(loss=lambda logits, labels: ground_cnn.cross_entropy(logits[:-1], labels[:-1]))
+
+
 # The LSTM.
 
 
@@ -185,6 +196,24 @@ def clipped_by_the_largest():
     return lstm(clip=by_the_largest)
 
 
+@LSTM.plant(stage="clip")
+def clipped_softly():
+    def softly(grads, max_norm):
+        norm = optax.tree.norm(grads)
+        return jax.tree.map(lambda g: g * max_norm / (norm + max_norm), grads), norm
+
+    return lstm(clip=softly)
+
+
+@LSTM.plant(place="", stage="loss")
+def states_weighted_by_their_time():
+    def later(states, tokens):
+        weights = jnp.arange(1, states.shape[1] + 1) / states.shape[1]
+        return (states * weights[:, None]).mean(1)
+
+    return lstm(model=set_at("", pool=later))
+
+
 @LSTM.plant(place="head.weight", stage="optimizer")
 def noise_on_one_update():
     def noisy(updates, params):
@@ -195,18 +224,6 @@ def noise_on_one_update():
 
 def _noise(x):
     return jnp.asarray(np.random.default_rng(0).standard_normal(x.shape), x.dtype)
-
-
-@LSTM.plant(stage="schedule")
-def rate_with_a_floor():
-    floor = 0.7 * ground_lstm.LR
-    return lstm(tx=ground_lstm.tx(lr=lambda count: jnp.maximum(ground_lstm.rate(count), floor)))
-
-
-@LSTM.plant(stage="schedule")
-def rate_raised_again():
-    again = instep.schedules.cosine_annealing_warm_restarts(ground_lstm.LR, 2)
-    return lstm(tx=ground_lstm.tx(lr=again))
 
 
 UNKNOWN = [*TRANSFORMER.listed, *CNN.listed, *LSTM.listed]
