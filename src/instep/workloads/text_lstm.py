@@ -7,6 +7,8 @@ Graves, Generating Sequences With Recurrent Neural Networks, 2013, whose optimiz
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import torch
 import torch.nn.functional as F
@@ -80,7 +82,7 @@ class FlaxLSTM(nnx.Module):
         self.head = nnx.Linear(H, V, rngs=rngs)
 
     def __call__(self, codes_BT):
-        x = self.embed(codes_BT)
+        x: Any = self.embed(codes_BT)  # nnx.RNN may return its carry as well, if asked to
         for rnn in self.lstm:
             zeros = jnp.zeros((x.shape[0], H), self.head.kernel.dtype)
             x = jnp.asarray(rnn(x, initial_carry=(zeros, zeros)))
