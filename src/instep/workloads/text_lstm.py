@@ -85,7 +85,7 @@ class FlaxLSTM(nnx.Module):
         x: Any = self.embed(codes_BT)  # nnx.RNN may return its carry as well, if asked to
         for rnn in self.lstm:
             zeros = jnp.zeros((x.shape[0], H), self.head.kernel.dtype)
-            x = jnp.asarray(rnn(x, initial_carry=(zeros, zeros)))
+            x = rnn(x, initial_carry=(zeros, zeros))
         return self.head(x)
 
 
