@@ -25,7 +25,7 @@ import causes_page
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, OFFLINE, *_ = BLOCKS
-RECIPE, HANDOVER, LOSSES, WEIGHTS = BLOCKS[7:]
+RECIPE, HANDOVER, SURVIVES, MESH, LOSSES, WEIGHTS = BLOCKS[7:]
 
 
 def test_snippet_runs_and_learns():
@@ -157,6 +157,30 @@ def test_the_handover_runs():
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
     names = {"bridge": instep.bridge, "model": model}
     exec(HANDOVER, names | {"optimizer": optimizer, "scheduler": scheduler})
+
+
+def squared(params, batch):
+    return ((batch @ params["weight"]) ** 2).mean()
+
+
+def test_a_run_survives_as_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    batches = [np.random.default_rng(i).normal(size=(8, 16)).astype("f") for i in range(3)]
+    loop = instep.JaxLoop(squared, instep.optim.adam(1e-3), {"weight": np.ones((16, 4), "f")})
+    shown = SURVIVES.replace("10_000", "7").replace("500", "3")
+    names = {"instep": instep, "loop": dataclasses.replace(loop, batches=batches)}
+    exec(shown, names)
+    assert int(names["state"].step) == 7
+    exec(shown.replace("7", "9"), names)  # goes on from there
+    assert int(names["state"].step) == 9
+
+
+def test_many_devices_as_shown():
+    params = {"weight": np.ones((64, 64), np.float32)}
+    names = {"jax": jax, "instep": instep, "loss_fn": squared, "params": params}
+    exec(MESH.replace("(8,)", "(1,)"), names | {"tx": instep.optim.adam(1e-3)}, made := {})
+    _, metrics = made["train_step"](made["state"], np.ones((4, 8, 64), np.float32))
+    assert np.isfinite(metrics.loss)
 
 
 def test_a_loop_is_brought_as_shown(tmp_path):
