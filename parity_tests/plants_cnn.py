@@ -290,6 +290,6 @@ def half_the_loss():
     return cnn(loss=lambda *given: 0.5 * ground.cross_entropy(*given))
 
 
-@plant("log_softmax_twice")
+@plant("softmax_before_cross_entropy")
 def softmax_before_cross_entropy():
     return cnn(loss=lambda x, labels: ground.cross_entropy(jax.nn.softmax(x), labels))

@@ -62,6 +62,17 @@ class Mistake:
     special: bool = False
 
 
+# What PyTorch raises of a step that cannot be taken with a mistake.
+REFUSALS = (
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+)
+
 CATALOGUE: dict[str, Mistake] = {}
 
 Rows = Callable[[Evidence], Iterator[Variant | Dial]]

@@ -20,12 +20,12 @@ from ._rewrite import Call, Rewriting, calls_of
 from ._step import Gradients, Pass, Step, Sum
 
 
-KEPT = 1 << 27  # bytes of gradients, of which several replays are kept
+KEPT = 1 << 30  # bytes of the gradients of replays
 
 
 def loss(evidence: Evidence, step: Step) -> Observation:
     """The loss alone, without a backward pass."""
-    key = ("loss", *map(id, step.changes("window", "call")))
+    key = ("loss", *step.changes("window", "call"))
     if key not in evidence.kept:
         evidence.kept[key] = [Pass(x, {}, {}) for x in _forward(evidence, step)]
     return {Leaf("loss", "loss"): _array(_loss(evidence, step, evidence.kept[key]))}
@@ -35,11 +35,12 @@ def passes(evidence: Evidence, step: Step, moved: OneUlp | None = None) -> list[
     """Every microbatch by itself, its loss not divided by their number."""
     if moved is not None:
         return _passes(evidence, step, moved)
-    key = ("passes", *map(id, step.changes("window", "call")))
+    key = ("passes", *step.changes("window", "call"))
     if key not in evidence.kept:
-        if sum(x.nbytes for x in evidence.loop.model.parameters()) > KEPT:
-            for other in [x for x in evidence.kept if x[0] == "passes"]:
-                del evidence.kept[other]
+        held = [x for x in evidence.kept if x[0] == "passes"]
+        one = sum(x.nbytes for x in evidence.loop.model.parameters()) * len(evidence.window)
+        for oldest in held[: max(0, len(held) + 1 - KEPT // max(one, 1))]:
+            del evidence.kept[oldest]
         evidence.kept[key] = _passes(evidence, step, None)
     return evidence.kept[key]
 

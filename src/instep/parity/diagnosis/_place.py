@@ -151,12 +151,14 @@ def _nodes(seen: Trace, evidence: Evidence, step: Step, backward: bool = False) 
 
 def _module_before(nodes: list[Node], lost: Node) -> Call | None:
     """The last call of another module whose numbers the lost one takes."""
-    for number in reversed(lost.made_of):
+    now, known = list(reversed(lost.made_of)), set(lost.made_of)
+    for number in now:  # grows on the way
         node = _by_number(nodes, number)
         if node.call.module != lost.call.module:
             return node.call if node.call.module else None
-        if there := _module_before(nodes, node):
-            return there
+        new = [x for x in reversed(node.made_of) if x not in known]
+        known |= set(new)
+        now += new
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def _clipped(evidence: Evidence, step: Step, moved: OneUlp | None) -> Clip:
         given = gradients(evidence, step, passes(evidence, step, moved))
     loop = evidence.loop
     for name, p in loop.model.named_parameters():
-        p.grad = given[name].clone()
+        p.grad = given[name].to(p.device, copy=True)
         if moved is not None:
             moved.move(p.grad)
     with moved or nullcontext():
@@ -122,7 +123,7 @@ def _optimizer(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observat
         grads = _clipped(evidence, step, moved).clipped
     before = {name: _array(p) for name, p in loop.model.named_parameters()}
     for name, p in loop.model.named_parameters():
-        p.grad = grads[name].clone() if p.requires_grad else None
+        p.grad = grads[name].to(p.device, copy=True) if p.requires_grad else None
         if moved is not None:
             with torch.no_grad():
                 moved.move(p)
@@ -150,8 +151,14 @@ def _optimizer(evidence: Evidence, step: Step, moved: OneUlp | None) -> Observat
 def _take(evidence: Evidence, step: Step, loop: TorchLoop) -> None:
     """``optimizer.step()``; of one that takes a closure, on the microbatches of the step."""
     if evidence.takes_closure:
-        with rewriting(loop, step):
-            run_step(replace(loop, scheduler=None), window_of(evidence, step), evidence.n)
+        own = loop.loss_fn
+
+        def loss_fn(model: torch.nn.Module, microbatch: Any) -> torch.Tensor:
+            with rewriting(loop, step):
+                return own(model, microbatch)
+
+        alone = replace(loop, loss_fn=loss_fn, scheduler=None, metric=None)
+        run_step(alone, window_of(evidence, step), evidence.n)
     else:
         loop.optimizer.step()
 

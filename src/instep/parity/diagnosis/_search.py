@@ -10,19 +10,20 @@ import numpy as np
 
 from .._judge import distance
 from .._leaf import Leaf, Observation
-from .._records import Cause, Explanation, Unexplained
+from .._records import Cause, Explanation, Status, Unexplained
 from ._agree import disagreeing
 from ._evidence import Evidence
+from ._mistake import REFUSALS
 from ._place import Place, backward_place, forward_place
 from ._replay import replay
 from ._step import PARTS, Step
 from ._trace import Trace, trace
-from ._trial import OutOfTime, Trial
+from ._trial import Found, OutOfTime, Trial
 from ._ways import Tried, Ways, ways
 
 
 MOST = 6  # causes of one diagnosis
-SECONDS = 120  # of computing, after which a search ends
+SECONDS = 120  # of computing, of all threads together, after which a search ends
 
 
 @dataclass
@@ -53,20 +54,22 @@ class Diagnosis:
                     self._explain(part, evidence)
         except OutOfTime:
             self.failed = f"the search for the cause ended after {SECONDS} s of computing"
-        # What holds at some steps only, while others stay unexplained, is no cause.
-        open_parts = {one.part for one in self.unexplained}
-        every = tuple(e.n for e in self.evidence)
-        doubtful = [x for x in self.causes if x.part in open_parts and x.steps != every]
-        self.causes = [x for x in self.causes if x not in doubtful]
+        finally:
+            # What holds at some steps only, while others stay unexplained, is no cause.
+            open_parts = {one.part for one in self.unexplained}
+            every = tuple(e.n for e in self.evidence)
+            doubtful = [x for x in self.causes if x.part in open_parts and x.steps != every]
+            self.causes = [x for x in self.causes if x not in doubtful]
         return self
 
     def _explain(self, part: str, evidence: Evidence) -> None:
-        while wrong := disagreeing(part, evidence, self.step, PARTS[part]):
+        while wrong := self._wrong(part, evidence):
             given_up = any(x.part == part for x in self.unexplained)
             if given_up or len(self.causes) >= MOST:
                 return
             trial = self._trial(part, evidence, _first_kind(part, wrong))
-            found = [self._believed(trial, ways) for ways in trial.found()]
+            together = trial.found()
+            found = [self._believed(trial, one, together) for one in together]
             if not found or not all(found):
                 place = str(self._place(evidence) or "") if part == "backward" else ""
                 self.unexplained.append(
@@ -75,6 +78,19 @@ class Diagnosis:
                 return
             for explanations in found:
                 self._adopt(trial, explanations)
+
+    def _wrong(self, part: str, evidence: Evidence) -> list[Leaf]:
+        """What the step as it is explained so far does not explain."""
+        try:
+            return disagreeing(part, evidence, self.step, PARTS[part])
+        except REFUSALS as error:  # a mistake that was found earlier cannot be made here
+            self.refused.append((self.step, error))
+            measured = evidence.measured.items()
+            wrong = [x for x, m in measured if m.status is Status.DIVERGED]
+            wrong = [x for x in wrong if x.kind in PARTS[part]]
+            if wrong and not any(x.part == part for x in self.unexplained):
+                self.unexplained.append(Unexplained(part, evidence.n, tuple(wrong), ""))
+            return []
 
     def _trial(self, part: str, evidence: Evidence, wrong: list[Leaf]) -> Trial:
         if evidence.n not in self._ways:
@@ -109,20 +125,32 @@ class Diagnosis:
             )
         )
 
-    def _believed(self, trial: Trial, found: list[Tried]) -> list[Tried]:
-        """Without those that a step in step denies, or whose value another step denies."""
-        every, kinds = len(self.evidence), {leaf.kind for leaf in trial.wrong}
-        seen = every > 1 or not trial.of_loss or trial.evidence.shows("gradient")
-        return [
-            x
-            for x in found
-            if not x.variant.told or (seen and len(self._steps(trial, x)) == every)
-            if not any(trial.still(e, self.step.but(x.variant), kinds) for e in self.quiet)
-        ]
+    def _believed(self, trial: Trial, found: list[Tried], all_found: Found) -> list[Tried]:
+        """Without those that a step in step denies, or whose value another step denies.
 
-    def _steps(self, trial: Trial, one: Tried) -> tuple[int, ...]:
+        Args:
+          trial: what is wrong.
+          found: the ways in which one mistake may have been made.
+          all_found: those of all mistakes that explain it together.
+        """
+        every, part = len(self.evidence), PARTS[trial.part]
+        rest = [ways[0].variant for ways in all_found if ways is not found]
+        numbers = sum(trial.evidence.seen[leaf].size for leaf in trial.wrong)
+        enough = every > 1 or (numbers > 1 and not trial.of_loss)
+        enough = enough or (trial.of_loss and trial.evidence.shows("gradient"))
+
+        def holds(one: Tried) -> bool:
+            step = self.step.but(one.variant, *rest)
+            told = enough and len(self._steps(trial, step)) == every
+            return (told or not one.variant.told) and not any(
+                trial.still(e, step, part) for e in self.quiet
+            )
+
+        return [one for one in found if holds(one)]
+
+    def _steps(self, trial: Trial, step: Step) -> tuple[int, ...]:
         """The steps in which it explains what it explains in the one that is looked at."""
-        kinds, step = {leaf.kind for leaf in trial.wrong}, self.step.but(one.variant)
+        kinds = {leaf.kind for leaf in trial.wrong}
         mended = set(trial.wrong) - trial.still(trial.evidence, step, kinds)
         others = (e for e in self.evidence if e is not trial.evidence)
         right = [e.n for e in others if not mended & trial.still(e, step, kinds)]
@@ -131,16 +159,16 @@ class Diagnosis:
     def _most_often(
         self, trial: Trial, found: list[Tried]
     ) -> tuple[list[Tried], tuple[int, ...]]:
-        """Those that explain the most steps, the special ones last; and these steps."""
-        steps = [self._steps(trial, one) for one in found]
+        """Those that explain the most steps, special ones if there are no others; and these."""
+        steps = [self._steps(trial, self.step.but(one.variant)) for one in found]
         most = max(steps, key=len)
         kept = [x for x, n in zip(found, steps, strict=True) if len(n) == len(most)]
-        return sorted(kept, key=lambda x: x.mistake.special), most
+        return [x for x in kept if not x.mistake.special] or kept, most
 
     def _trace(self, evidence: Evidence) -> Trace:
         if evidence.n not in self._traces:
-            assert evidence.program is not None
             try:
+                assert evidence.program is not None
                 self._traces[evidence.n] = trace(
                     evidence.program, evidence.state, evidence.batch
                 )

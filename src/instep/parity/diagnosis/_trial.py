@@ -10,10 +10,10 @@ from time import process_time
 import numpy as np
 
 from .._leaf import Leaf, Observation
-from ._agree import disagreeing, errors
+from ._agree import FAR, disagreeing, errors
 from ._evidence import Evidence
 from ._fit import fitted, off_by
-from ._mistake import Variant
+from ._mistake import REFUSALS, Variant
 from ._passes import loss
 from ._place import reached, suspects
 from ._replay import replay
@@ -21,9 +21,6 @@ from ._step import PARTS, Step
 from ._trace import Trace
 from ._ways import Tried, Turned, Ways
 
-
-# What PyTorch raises of a step that cannot be taken with a mistake.
-REFUSALS = (ValueError, RuntimeError, LookupError, TypeError, ArithmeticError)
 
 NEAREST = 8  # mistakes that are tried together with every other
 
@@ -111,8 +108,7 @@ class Trial:
         Raises:
           OutOfTime: it is late.
         """
-        if process_time() > self.end:
-            raise OutOfTime
+        self._check_time()
         try:
             return self._tried(step)
         except REFUSALS as error:
@@ -122,8 +118,10 @@ class Trial:
     def _tried(self, step: Step) -> tuple[int, int] | None:
         kinds = PARTS[self.part]
         upto = kinds[: kinds.index(self.wrong[0].kind) + 1]
-        if self.of_loss and errors(self.evidence, loss(self.evidence, step), ("loss",)):
-            return None  # what a backward pass would show is not needed
+        if self.part == "backward":
+            off = errors(self.evidence, loss(self.evidence, step), ("loss",))
+            if (off and self.of_loss) or any(ratio > FAR for ratio in off.values()):
+                return None  # what a backward pass would show is not needed
         still = disagreeing(self.part, self.evidence, step, upto)
         local = bool(step.variants[-1].where)  # others may be at work elsewhere
         if not set(still) < set(self.wrong) or (still and not local):
@@ -154,6 +152,7 @@ class Trial:
                 return []
 
     def _reached(self, step: Step) -> int:
+        self._check_time()
         try:
             return reached(self.seen, self.evidence, step)
         except REFUSALS as error:
@@ -193,7 +192,12 @@ class Trial:
             self.refused.append((self.step, error))
         return None
 
+    def _check_time(self) -> None:
+        if process_time() > self.end:
+            raise OutOfTime
+
     def _replayed(self, step: Step) -> Observation:
+        self._check_time()
         if self.of_loss:
             return loss(self.evidence, step)
         return replay(self.part, self.evidence, step)

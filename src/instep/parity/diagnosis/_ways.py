@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from . import catalogue as _  # noqa: F401  every row registers itself
 from ._evidence import Evidence
-from ._mistake import CATALOGUE, Dial, Mistake, Variant
+from ._mistake import CATALOGUE, REFUSALS, Dial, Mistake, Variant
 from ._step import PART_OF, PARTS
 
 
@@ -36,21 +36,27 @@ class Ways:
     def of(self, part: str, evidence: Evidence) -> Iterator[Tried]:
         """Those in this part, and in the ones before it of which JAX shows nothing."""
         parts = _hidden_before(part, evidence) | {part}
-        return (one for one in self.tried if _parts_of(one.variant) & parts)
+        return (one for one in self.tried if _part_of(one.variant) in parts)
 
     def dials(self, part: str, evidence: Evidence) -> Iterator[Turned]:
         """As ``of``."""
         parts = _hidden_before(part, evidence) | {part}
-        return (one for one in self.turned if _parts_of(one.dial.turn(one.dial.own)) & parts)
+        return (one for one in self.turned if _part_of(one.dial.turn(one.dial.own)) in parts)
 
 
 def ways(evidence: Evidence) -> Ways:
     """Every way of every mistake."""
-    made = [(row, one) for row in CATALOGUE.values() for one in row.variants(evidence)]
-    return Ways(
-        [Tried(row, one) for row, one in made if isinstance(one, Variant)],
-        [Turned(row, one) for row, one in made if isinstance(one, Dial)],
-    )
+    tried, turned = [], []
+    for row in CATALOGUE.values():
+        try:
+            for one in row.variants(evidence):
+                if isinstance(one, Dial):
+                    turned.append(Turned(row, one))
+                else:
+                    tried.append(Tried(row, one))
+        except REFUSALS:
+            continue  # a call that the row does not know: what it made so far counts
+    return Ways(tried, turned)
 
 
 def _hidden_before(part: str, evidence: Evidence) -> set[str]:
@@ -64,5 +70,6 @@ def _hidden_before(part: str, evidence: Evidence) -> set[str]:
     return hidden if shown else hidden | {"backward"}
 
 
-def _parts_of(variant: Variant) -> set[str]:
-    return {PART_OF[hook] for hook in variant.changes}
+def _part_of(variant: Variant) -> str:
+    """The first part of the step that it changes: there it must be seen."""
+    return min((PART_OF[hook] for hook in variant.changes), key=list(PARTS).index)

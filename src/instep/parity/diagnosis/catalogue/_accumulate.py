@@ -205,7 +205,7 @@ def _times(factor: float) -> Variant:
     return Variant({"gradient": scaled}, value=f"{factor:.6g} times")
 
 
-@mistake("Apply the update that descends: gradients of the loss as jax.grad gives them.")
+@mistake("Minimise the loss: its jax.grad, without a minus.")
 def gradient_negated(evidence: Evidence):
     """A gradient has the opposite sign."""
     for where, change in _leafwise(evidence.names, lambda g: -g):

@@ -55,14 +55,17 @@ def _neutral(call: Call) -> int:
 @mistake("Write the number that PyTorch's model has here.", special=True)
 def another_constant(evidence: Evidence):
     """A number that is written in the forward pass or in the loss is another one."""
-    yield from dialled_calls(
-        evidence,
-        (*PRODUCTS, *SUMS, *REVERSED, "pow"),
-        "",
-        lambda call: float(call.args[1]),
-        lambda call, value: call.of(call.function, call.args[0], value),
-        _has_constant,
-    )
+    names = (*PRODUCTS, *SUMS, *REVERSED, "pow")
+    found = [c for c in calls(evidence) if c.name in names and _has_constant(c)]
+    for alike in dict.fromkeys((call.name, call.args[1]) for call in found):
+        yield from dialled_calls(
+            evidence,
+            names,
+            f"{alike[1]:g} is",
+            lambda call: float(call.args[1]),
+            lambda call, value: call.of(call.function, call.args[0], value),
+            lambda call, a=alike: _has_constant(call) and (call.name, call.args[1]) == a,
+        )
 
 
 def _of_two_tensors(call: Call) -> bool:
@@ -92,11 +95,10 @@ def _expanded(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 @mistake("Give the term the sign that it has in PyTorch.", special=True)
 def term_of_other_sign(evidence: Evidence):
     """A term of a sum has the opposite sign."""
-    signs = {"add": torch.sub, "sub": torch.add}
-    for names, function in signs.items():
+    for name, function in (("add", torch.sub), ("sub", torch.add)):
         yield from changed_calls(
             evidence,
-            (names,),
+            (name,),
             lambda call, f=function: call.of(f, *call.args),
             when=_of_two_tensors,
         )
@@ -110,7 +112,7 @@ def detach_missing(evidence: Evidence):
 
 @mistake("Flatten in PyTorch's order: transpose to (N, C, H, W) first, or permute the weights.")
 def flattened_channels_last(evidence: Evidence):
-    """Images are flattened with their channels last, where PyTorch has them first."""
+    """Images or sequences are flattened with their channels last, PyTorch's with them first."""
 
     def last(call: Call) -> Call:
         return call.of(lambda x: x.movedim(1, -1).flatten(1), call.args[0])
@@ -133,7 +135,7 @@ def _flattens(call: Call) -> bool:
 
 @mistake("Reduce over the axis that PyTorch's model reduces over.")
 def reduced_over_another_axis(evidence: Evidence):
-    """A mean, sum or maximum is taken over another axis of the same length."""
+    """A mean, a sum or the like is taken over another axis of the same length."""
     for dim in range(4):
         yield from changed_calls(
             evidence,

@@ -32,7 +32,7 @@ def mask_shifted(evidence: Evidence):
 
         def shifted(call: Call, k=k) -> Call:
             q, key = call.get("query"), call.get("key")
-            ones = torch.ones(q.shape[-2], key.shape[-2], dtype=torch.bool)
+            ones = torch.ones(q.shape[-2], key.shape[-2], dtype=torch.bool, device=q.device)
             return call.but(is_causal=False, attn_mask=_seen(ones.tril(k), q.dtype))
 
         yield from changed_calls(
@@ -45,17 +45,19 @@ def mask_shifted(evidence: Evidence):
         yield from changed_calls(
             evidence,
             ("masked_fill",),
-            lambda call, k=k: call.of(
-                torch.masked_fill, call.args[0], _future(call.args[1], k + 1), *call.args[2:]
-            ),
+            lambda call, k=k: call.but(mask=_future(call.get("mask"), k + 1)),
             f"tril(k={k})",
-            when=lambda call: torch.equal(call.args[1], _future(call.args[1], 1)),
+            when=lambda call: _is_future(call.get("mask")),
         )
 
 
 def _future(mask: torch.Tensor, k: int) -> torch.Tensor:
     """True from ``k`` behind the diagonal on, in the shape of ``mask``."""
-    return torch.ones_like(mask, dtype=torch.bool).triu(k) if mask.ndim > 1 else mask
+    return torch.ones_like(mask, dtype=torch.bool).triu(k)
+
+
+def _is_future(mask: torch.Tensor) -> bool:
+    return mask.ndim > 1 and torch.equal(mask, _future(mask, 1))
 
 
 def _seen(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -124,7 +126,7 @@ def another_attention_scale(evidence: Evidence):
     )
 
 
-@mistake("The softmax of attention is over the keys, the last axis.")
+@mistake("Take it over the axis that PyTorch's dim= names; in attention that is the keys.")
 def softmax_over_another_axis(evidence: Evidence):
     """A softmax is taken over another axis."""
 
@@ -134,9 +136,11 @@ def softmax_over_another_axis(evidence: Evidence):
         ):
             scores = query @ key.mT * (scale or query.shape[-1] ** -0.5)
             if is_causal:
-                ones = torch.ones(scores.shape[-2:], dtype=torch.bool)
+                ones = torch.ones_like(scores, dtype=torch.bool)
                 scores = scores.masked_fill(~ones.tril(), -1e30)
-            if attn_mask is not None:
+            if attn_mask is not None and attn_mask.dtype == torch.bool:
+                scores = scores.masked_fill(~attn_mask, -1e30)
+            elif attn_mask is not None:
                 scores = scores + attn_mask
             return F.softmax(scores, -2) @ value
 

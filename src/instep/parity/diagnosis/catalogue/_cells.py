@@ -29,6 +29,10 @@ ACTIVATIONS = {
     "elu": F.elu,
     "relu6": F.relu6,
     "softplus": F.softplus,
+    "selu": F.selu,
+    "mish": F.mish,
+    "hardswish": F.hardswish,
+    "softsign": F.softsign,
 }
 
 
@@ -49,7 +53,7 @@ def in_dialect(
 ) -> Iterator[Variant]:
     """Variants in which the LSTMs or GRUs of ``changed_calls`` speak a dialect."""
     yield from changed_calls(
-        evidence, names, lambda call: _by_hand(call, Dialect(**dialect)), value, when=_is_plain
+        evidence, names, lambda call: _by_hand(call, Dialect(**dialect)), value, when=is_plain
     )
 
 
@@ -78,13 +82,20 @@ def biases_missing(evidence: Evidence) -> Iterator[Variant]:
             return call.of(call.function, *call.args[:2], params, *call.args[3:])
 
         yield from changed_calls(
-            evidence, ("lstm", "gru"), without, said, when=lambda call: bool(call.args[3])
+            evidence,
+            ("lstm", "gru"),
+            without,
+            said,
+            when=lambda call: is_plain(call) and bool(call.args[3]),
         )
 
 
-def _is_plain(call: Call) -> bool:
+def is_plain(call: Call) -> bool:
     """One direction, no dropout, and no packed sequences."""
-    return len(call.args) == 9 and isinstance(call.args[2], list | tuple) and not call.args[7]
+    if len(call.args) != 9 or not isinstance(call.args[2], list | tuple):
+        return False
+    dropout, training, both_ways = call.args[5:8]
+    return not (both_ways or (dropout and training))
 
 
 def _by_hand(call: Call, dialect: Dialect) -> Call:

@@ -86,7 +86,14 @@ def clip_by_value(evidence: Evidence):
             return now._replace(clipped={k: g.clamp(-v, v) for k, g in now.given.items()})
 
         told = value != most
+        if told and value >= _largest_given(evidence):
+            continue  # it clips nothing
         yield Variant({"clip": clip}, value=f"{value:g}" if told else "", told=told)
+
+
+def _largest_given(evidence: Evidence) -> float:
+    grads = evidence.gradients() or {}
+    return max((float(g.abs().max()) for g in grads.values()), default=float("inf"))
 
 
 @mistake("Give the max_norm that PyTorch has.")
@@ -98,6 +105,8 @@ def clip_to_another_norm(evidence: Evidence):
     most = float(norm_of(shown)) if shown is not None else 0.0
     if most > 0.0:
         for value in dict.fromkeys((float(f"{most:.3g}"), most)):
+            if value == _max_norm(evidence):
+                continue  # it is PyTorch's
             for epsilon in (1e-6, 0.0):
                 yield Variant(
                     _by(

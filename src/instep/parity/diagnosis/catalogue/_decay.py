@@ -115,18 +115,17 @@ def decay_not_on_vectors(evidence: Evidence):
 @mistake("AdamW decays the weights themselves: optax.adamw, or instep.optim.adamw.")
 def decay_coupled(evidence: Evidence):
     """Decay is added to the gradient, where PyTorch takes it from the weights."""
-    if _decays(evidence) and isinstance(evidence.loop.optimizer, torch.optim.AdamW):
+    if _decays(evidence) and _is_decoupled(evidence):
         yield Variant({"optimizer": _spoken(coupled=True)})
 
 
 @mistake("PyTorch's Adam adds decay to the gradient: instep.optim.adam(weight_decay=).")
 def decay_decoupled(evidence: Evidence):
     """Decay is taken from the weights, where PyTorch adds it to the gradient."""
-    optimizer = evidence.loop.optimizer
-    decoupled = optimizer.param_groups[0].get("decoupled_weight_decay", False)
-    if _decays(evidence) and not decoupled:
+    if _decays(evidence) and not _is_decoupled(evidence):
         yield Variant({"optimizer": _spoken(coupled=False)})
-        yield Variant({"optimizer": _spoken(coupled=False, after=True)})
+        if isinstance(evidence.loop.optimizer, torch.optim.Adam):
+            yield Variant({"optimizer": _spoken(coupled=False, after=True)})
         yield Variant({"optimizer": _spoken(coupled=False, unscaled=True)}, value="without lr")
 
 
@@ -135,8 +134,13 @@ def decay_decoupled(evidence: Evidence):
 )
 def decay_not_scaled_by_lr(evidence: Evidence):
     """Decoupled decay is not multiplied by the learning rate."""
-    if _decays(evidence) and isinstance(evidence.loop.optimizer, torch.optim.AdamW):
+    if _decays(evidence) and _is_decoupled(evidence):
         yield Variant({"optimizer": _spoken(unscaled=True)})
+
+
+def _is_decoupled(evidence: Evidence) -> bool:
+    """Whether PyTorch's optimizer takes decay from the weights, as AdamW does."""
+    return bool(evidence.loop.optimizer.param_groups[0].get("decoupled_weight_decay"))
 
 
 def _spoken(**dialect: Any) -> Callable[[Evidence, TorchLoop], TorchLoop]:

@@ -36,7 +36,6 @@ def pooling_counts_padding(evidence: Evidence):
 POOLS = {
     "avg_pool2d": F.max_pool2d,
     "max_pool2d": F.avg_pool2d,
-    "boxed_max_pool2d": F.avg_pool2d,
     "adaptive_avg_pool2d": F.adaptive_max_pool2d,
     "adaptive_max_pool2d": F.adaptive_avg_pool2d,
 }
@@ -57,16 +56,20 @@ def pooling_exchanged(evidence: Evidence):
     yield from changed_calls(
         evidence,
         ("mean",),
-        lambda call: call.of(torch.amax, call.args[0], call.get("dim")),
+        lambda call: call.of(torch.amax, call.args[0], call.get("dim"), _keeps(call)),
         "max",
         when=lambda call: call.get("dim") is not None,
     )
     yield from changed_calls(
         evidence,
         ("amax",),
-        lambda call: call.of(torch.mean, call.args[0], call.get("dim")),
+        lambda call: call.of(torch.mean, call.args[0], call.get("dim"), _keeps(call)),
         "mean",
     )
+
+
+def _keeps(call: Call) -> bool:
+    return bool(call.get("keepdim", False))
 
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2}

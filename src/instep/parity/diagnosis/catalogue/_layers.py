@@ -37,9 +37,12 @@ def gelu_exact(evidence: Evidence):
     )
 
 
-@mistake("Give epsilon: PyTorch's LayerNorm, GroupNorm and BatchNorm have 1e-5, Flax's 1e-6.")
+@mistake(
+    "Give epsilon: PyTorch's LayerNorm and GroupNorm have 1e-5, Flax's 1e-6; PyTorch's RMSNorm "
+    "has that of its dtype unless it is told."
+)
 def another_norm_epsilon(evidence: Evidence):
-    """A norm has another epsilon; Flax's is 1e-6 by default, PyTorch's 1e-5."""
+    """A norm has another epsilon; that of Flax's LayerNorm is 1e-6, of PyTorch's 1e-5."""
     for eps in (1e-6, 1e-5, 1e-3, 1e-12, 1e-8, 1e-4, 0.0):
         yield from changed_calls(
             evidence,

@@ -37,7 +37,8 @@ def another_lbfgs_setting(evidence: Evidence):
                     loop.optimizer.param_groups[0].update(to)
                     return loop
 
-                yield Variant({"optimizer": change}, value=f"{name}={value!r}")
+                said = f"{name}={value!r}"
+                yield Variant({"optimizer": change}, value=said, told=value not in values)
 
 
 def _told(evidence: Evidence, name: str) -> Iterator[int]:

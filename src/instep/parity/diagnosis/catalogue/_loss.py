@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 
 from .._evidence import Evidence
@@ -13,8 +12,17 @@ from ._sites import changed_calls, dialled_calls
 
 
 CROSS_ENTROPY = ("cross_entropy",)
-REDUCING = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss",
-            "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div")  # fmt: skip
+REDUCING = (
+    "cross_entropy",
+    "nll_loss",
+    "mse_loss",
+    "l1_loss",
+    "smooth_l1_loss",
+    "huber_loss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "kl_div",
+)
 
 
 @mistake("instep.losses.cross_entropy(logits, labels, label_smoothing=...).")
@@ -77,19 +85,18 @@ def ignored_labels_counted(evidence: Evidence):
 
         return change
 
-    present = lambda call: _ignores(call)  # noqa: E731
     yield from changed_calls(
-        evidence, CROSS_ENTROPY, divided_by_all, "in the mean", when=present
+        evidence, CROSS_ENTROPY, divided_by_all, "in the mean", when=_has_labels
     )
     for index, said in ((0, "as class 0"), (-1, "as the last class")):
-        yield from changed_calls(evidence, CROSS_ENTROPY, as_class(index), said, when=present)
+        yield from changed_calls(
+            evidence, CROSS_ENTROPY, as_class(index), said, when=_has_labels
+        )
 
 
-def _ignores(call: Call) -> bool:
-    labels = call.args[1]
-    if not torch.is_tensor(labels) or labels.is_floating_point():
-        return False
-    return bool((labels == call.get("ignore_index", -100)).any())
+def _has_labels(call: Call) -> bool:
+    """Whether its targets are classes: which of them are ignored differs by microbatch."""
+    return not call.args[1].is_floating_point()
 
 
 @mistake("Take the mean: PyTorch's losses do by default.")
@@ -122,28 +129,29 @@ def _scaled(factor: float) -> Variant:
 
 
 @mistake("cross_entropy takes logits: no softmax before it.")
-def log_softmax_twice(evidence: Evidence):
+def softmax_before_cross_entropy(evidence: Evidence):
     """Probabilities are given to a loss that takes logits."""
-    for function in (F.softmax, F.log_softmax):
-        yield from changed_calls(
-            evidence,
-            CROSS_ENTROPY,
-            lambda call, f=function: call.but(input=f(call.args[0], 1)),
-            f"{function.__name__} before it",
-        )
+    yield from changed_calls(
+        evidence, CROSS_ENTROPY, lambda call: call.but(input=F.softmax(call.args[0], 1))
+    )
 
 
 @mistake("Reduce as PyTorch's loss does; of kl_div only batchmean is the divergence.")
 def another_reduction(evidence: Evidence):
     """A loss is reduced otherwise."""
-    for reduction in ("batchmean", "mean", "sum"):
-        yield from changed_calls(
-            evidence,
-            REDUCING if reduction != "batchmean" else ("kl_div",),
-            lambda call, r=reduction: call.but(reduction=r),
-            f"reduction={reduction!r}",
-            when=lambda call, r=reduction: call.get("reduction", "mean") not in ("none", r),
-        )
+    others = {"sum": ("mean",), "batchmean": ("mean", "sum"), "mean": ("batchmean",)}
+    for own, changed in others.items():
+        for reduction in changed:
+            yield from changed_calls(
+                evidence,
+                REDUCING,
+                lambda call, r=reduction: call.but(reduction=r),
+                f"reduction={reduction!r}",
+                when=lambda call, own=own, r=reduction: (
+                    call.get("reduction", "mean") == own
+                    and (r != "batchmean" or call.name == "kl_div")
+                ),
+            )
 
 
 @mistake("Give the delta of huber_loss, or the beta of smooth_l1_loss, that PyTorch has.")

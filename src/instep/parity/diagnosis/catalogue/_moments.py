@@ -83,16 +83,14 @@ def epsilon_inside_root(evidence: Evidence):
     if not _is(evidence, ADAM, torch.optim.RMSprop, torch.optim.Adagrad):
         return
     yield _dialect(inside=True)
-    for power, said in ((2, "eps**2"),):
-        eps = _now(evidence, "eps") ** power
 
-        def change(evidence: Evidence, loop: TorchLoop, eps=eps) -> TorchLoop:
-            for group in loop.optimizer.param_groups:
-                group["eps"] = eps
-            speak(loop.optimizer, inside=True)
-            return loop
+    def squared(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        for group in loop.optimizer.param_groups:
+            group["eps"] = group["eps"] ** 2
+        speak(loop.optimizer, inside=True)
+        return loop
 
-        yield Variant({"optimizer": change}, value=said)
+    yield Variant({"optimizer": squared}, value="eps**2")
 
 
 @mistake("PyTorch adds epsilon to the root after its bias correction.")

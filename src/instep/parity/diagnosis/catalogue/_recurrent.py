@@ -7,7 +7,7 @@ import torch
 from .._evidence import Evidence
 from .._mistake import mistake
 from .._rewrite import Call
-from ._cells import in_dialect
+from ._cells import in_dialect, is_plain
 from ._sites import changed_calls
 
 
@@ -31,10 +31,12 @@ def gates_in_another_order(evidence: Evidence):
                 ]
                 return call.of(call.function, *call.args[:2], params, *call.args[3:])
 
-            yield from changed_calls(evidence, (name,), exchanged, said)
+            yield from changed_calls(evidence, (name,), exchanged, said, when=is_plain)
 
 
-@mistake("PyTorch adds no constant to the forget gate; Haiku's and TensorFlow's cells add 1.")
+@mistake(
+    "PyTorch adds no constant to the forget gate; the cells of Haiku and TensorFlow 1 add 1."
+)
 def forget_bias_added(evidence: Evidence):
     """A constant is added to the forget gate of an LSTM."""
     yield from in_dialect(evidence, ("lstm",), "1", forget_bias=1.0)
@@ -52,7 +54,7 @@ def update_gate_exchanged(evidence: Evidence):
     yield from in_dialect(evidence, ("gru",), exchanged=True)
 
 
-@mistake("Begin every sequence with a state of zeros, at its first step.")
+@mistake("Scan from the first step to the last: reverse=False.")
 def sequence_reversed(evidence: Evidence):
     """A sequence is read from its end."""
     yield from in_dialect(evidence, ("lstm", "gru"), backwards=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
-
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
 from .._replay import norm_of, updated
@@ -19,9 +17,12 @@ def _scale(evidence: Evidence) -> float | None:
     return None if scale == 1.0 else scale
 
 
-def _times(factor: float) -> dict[str, Callable]:
+def _times(power: int) -> dict[str, Callable]:
+    """Gradients times this power of the scale, which is another at other steps."""
+
     def scaled(evidence: Evidence, now: Sum) -> Sum:
-        return now._replace(total={name: factor * g for name, g in now.total.items()})
+        by = (_scale(evidence) or 1.0) ** power
+        return now._replace(total={name: by * g for name, g in now.total.items()})
 
     return {"gradient": scaled}
 
@@ -30,40 +31,42 @@ def _times(factor: float) -> dict[str, Callable]:
 def never_unscaled(evidence: Evidence):
     """Gradients are still multiplied by the scale of the loss."""
     if scale := _scale(evidence):
-        yield Variant(_times(scale), value=f"{scale:g} times")
+        yield Variant(_times(1), value=f"{scale:g} times")
 
 
-@mistake("Unscale once, as scaler.step does for itself where nobody has called unscale_.")
+@mistake("Unscale once: grads, found_inf = scaler.unscale(acc.grads).")
 def unscaled_twice(evidence: Evidence):
     """Gradients are divided by the scale of the loss twice."""
     if scale := _scale(evidence):
-        yield Variant(_times(1 / scale), value=f"{1 / scale:g} times")
+        yield Variant(_times(-1), value=f"{1 / scale:g} times")
 
 
 @mistake("Report the loss, not what is differentiated: backward(..., scale=) keeps them apart.")
 def scaled_loss_reported(evidence: Evidence):
     """The loss that is shown is multiplied by the scale."""
-    if scale := _scale(evidence):
-        yield Variant({"report": lambda evidence, now: now._replace(total=scale * now.total)})
-
-
-@mistake("Unscale first: scaler.unscale_(optimizer) comes before clip_grad_norm_.")
-def clipped_before_unscaled(evidence: Evidence):
-    """Gradients are clipped while they are still multiplied by the scale of the loss."""
-    scale, most = _scale(evidence), evidence.loop.clip_grad_norm
-    if scale is None or most is None:
+    if not _scale(evidence):
         return
 
-    def factor(now: Clip) -> torch.Tensor:
-        return (most / (scale * norm_of(now.given) + 1e-6)).clamp(max=1.0)
+    def report(evidence: Evidence, now: Sum) -> Sum:
+        return now._replace(total=(_scale(evidence) or 1.0) * now.total)
 
-    for shown in (scale, 1.0):  # of the norm, before it is unscaled or after
+    yield Variant({"report": report})
+
+
+@mistake("Unscale before the clip: grads, found_inf = scaler.unscale(acc.grads) comes first.")
+def clipped_before_unscaled(evidence: Evidence):
+    """Gradients are clipped while they are still multiplied by the scale of the loss."""
+    most = evidence.loop.clip_grad_norm
+    if _scale(evidence) is None or most is None:
+        return
+    for shown in (True, False):  # the norm, before it is unscaled
 
         def clip(evidence: Evidence, now: Clip, shown=shown) -> Clip:
-            clipped = {name: factor(now) * g for name, g in now.given.items()}
-            return now._replace(
-                clipped=clipped, norm=None if now.norm is None else shown * now.norm
-            )
+            scale = _scale(evidence) or 1.0
+            factor = (most / (scale * norm_of(now.given) + 1e-6)).clamp(max=1.0)
+            clipped = {name: factor * g for name, g in now.given.items()}
+            norm = scale * now.norm if shown and now.norm is not None else now.norm
+            return now._replace(clipped=clipped, norm=norm)
 
         yield Variant({"clip": clip})
 
@@ -71,7 +74,7 @@ def clipped_before_unscaled(evidence: Evidence):
 @mistake("Skip the step where a gradient is not finite: instep.step(..., found_inf=found_inf).")
 def step_not_skipped(evidence: Evidence):
     """The optimizer steps although a gradient is not finite."""
-    if _scale(evidence):
+    if evidence.skips:
         yield Variant({"skip": lambda evidence, skips: False})
 
 

@@ -46,7 +46,7 @@ def schedule_constant(evidence: Evidence):
 
 @mistake("Count optimizer steps, not microbatches: the schedule moves once a step.")
 def schedule_per_microbatch(evidence: Evidence):
-    """The schedule moves with every microbatch, or as often as one epoch or step does not."""
+    """The schedule moves with every microbatch, where PyTorch's moves once a step."""
     if not _varies(evidence):
         return
     k = evidence.loop.accumulate
@@ -116,7 +116,8 @@ def schedule_missing_warmup(evidence: Evidence):
         return
     rising = [i for i in range(1, len(rates)) if rates[i][0] > rates[i - 1][0]]
     if (ramp := _ramp(evidence)) is not None:
-        yield _rate(lambda rates: [[x / ramp(n) for x in r] for n, r in enumerate(rates)])
+        flat = _rate(lambda rates: [[x / ramp(n) for x in r] for n, r in enumerate(rates)])
+        yield replace(flat, told=True)
     if rising:
         yield _rate(lambda rates: [base] * len(rates), f"lr={base[0]:g}")
         peak = rising[-1]

@@ -28,11 +28,15 @@ class Dialect:
     amsgrad: bool | None = None
 
 
-def speak(optimizer: torch.optim.Optimizer, **dialect: Any) -> bool:
-    """Let ``optimizer`` take its step in a dialect; False if it is of no known family."""
+def speak(optimizer: torch.optim.Optimizer, **dialect: Any) -> None:
+    """Let ``optimizer`` take its step in a dialect.
+
+    Raises:
+      ValueError: it is of no family that is written here.
+    """
     family = next((f for kind, f in FAMILIES.items() if isinstance(optimizer, kind)), None)
-    if family is None:
-        return False
+    if family is None or any(group.get("centered") for group in optimizer.param_groups):
+        raise ValueError(f"no dialects of {type(optimizer).__name__} are known")
     spoken = replace(getattr(optimizer, "_dialect", Dialect()), **dialect)
     optimizer._dialect = spoken  # type: ignore[attr-defined]
 
@@ -45,7 +49,6 @@ def speak(optimizer: torch.optim.Optimizer, **dialect: Any) -> bool:
                         family(p, g, optimizer.state[p], group, spoken)
 
     optimizer.step = step  # type: ignore[method-assign]
-    return True
 
 
 def adam(p, g, state, group, d: Dialect) -> None:
@@ -95,7 +98,7 @@ def sgd(p, g, state, group, d: Dialect) -> None:
             state["momentum_buffer"] = torch.zeros_like(p)
         v = state["momentum_buffer"]
         dampened = 1 - group["dampening"] if not first or d.dampens_first else 1.0
-        g = g * (d.rate_inside * lr or 1.0)
+        g = g * (d.rate_inside * lr) if d.rate_inside else g
         v.mul_(momentum).add_(g, alpha=dampened)
         g = g + momentum * v if nesterov else v
         lr = d.rate_inside or lr
@@ -120,9 +123,10 @@ def rmsprop(p, g, state, group, d: Dialect) -> None:
     root = (v + eps).sqrt() if d.inside else v.sqrt() + eps
     update = g / root
     if group["momentum"]:
-        update = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
+        moved = state.setdefault("momentum_buffer", torch.zeros_like(p))
+        update = moved.mul_(group["momentum"]).add_(update)
     if decay and d.coupled is False:
-        p.mul_(1 - lr * decay)
+        p.mul_(1 - (1.0 if d.unscaled else lr) * decay)
     p.sub_(lr * update)
 
 
