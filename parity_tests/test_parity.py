@@ -108,7 +108,7 @@ def test_one_trace_of_the_jax_half():
         traces += 1
         return ((x @ params["kernel"] + params["bias"]) ** 2).mean()
 
-    assert parity.run(linear_pair(counted), steps=5).in_step
+    assert parity.run(linear_pair(counted), steps=5, checks=False).in_step
     assert traces == 2  # one in float64, one in float32
 
 

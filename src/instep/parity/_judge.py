@@ -201,6 +201,16 @@ class Ledger:
         return Status.DIVERGED in judged
 
     @property
+    def began_elsewhere(self) -> bool:
+        """Whether what stands before the first step is another on the two sides."""
+        return any(
+            (m.step, m.status) == (0, Status.DIVERGED)
+            for leaf, measured in self.measurements.items()
+            if leaf.kind in ("parameter", "buffer", "state")
+            for m in measured[:1]
+        )
+
+    @property
     def over(self) -> bool:
         """Whether rounding decides the float64 loss, or it is not finite: so it goes on."""
         if self.plan.rounding or not self.plan.judged:

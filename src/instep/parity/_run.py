@@ -90,9 +90,12 @@ def run(
 def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
     """Of the walk in which each step stands alone, if it diverges, else of the free one.
 
-    It calls the user's code in ways that nobody meant; the verdict does not depend on it.
+    Not of a free one that began elsewhere: no step is to blame. It calls the user's code in ways
+    that nobody meant; the verdict does not depend on it.
     """
-    left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
+    free, *synced = walkers[:2]
+    left = [w for w in synced if w.evidence]
+    left += [free] if free.evidence and not free.ledger.began_elsewhere else []
     found = Diagnosis(left[0].evidence, left[0].quiet) if left else Diagnosis(())
     try:
         with precision("float64"):
