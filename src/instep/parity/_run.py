@@ -90,8 +90,8 @@ def run(
 def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
     """Of the walk in which each step stands alone, if it diverges, else of the free one.
 
-    Not of a free one that began elsewhere: no step is to blame. It calls the user's code in ways
-    that nobody meant; the verdict does not depend on it.
+    Not of a free one that began elsewhere: no step is to blame. It calls the user's code in
+    ways that nobody meant; the verdict does not depend on it.
     """
     free, *synced = walkers[:2]
     left = [w for w in synced if w.evidence]
