@@ -15,6 +15,7 @@ from ._mistake import Dial, Variant
 ROUNDS = 14  # of the secant method, at most
 STUCK = 3  # rounds after which the distance must have fallen
 NEAR = 1e-3  # the first other value, relative to PyTorch's own
+ROUNDING = 2.0**-22  # PyTorch's own value, made in float32, is no other setting
 DIGITS = (2, 3, 6, 17)  # people write round numbers
 
 
@@ -42,7 +43,7 @@ def fitted(
       The value it ends at, rounded to ever more digits; nothing if it leads nowhere.
     """
     value = _solved(lambda v: off_by(replayed(dial.turn(v)), evidence.seen, wrong), dial.own)
-    if value is not None and value != dial.own:
+    if value is not None and abs(value - dial.own) > ROUNDING * abs(dial.own):
         for v in dict.fromkeys(float(f"{value:.{digits}g}") for digits in DIGITS):
             yield replace(dial.turn(v), told=True)
 
