@@ -12,6 +12,7 @@ import numpy as np
 from ._accumulate import backward, mean, zero_grad
 from ._clip import clip_grad_norm, clip_grad_value
 from ._loss_fn import LossFn
+from ._policy import Policy, check_scaled, under_policy
 from ._scaler import GradScaler
 from ._select import Selector
 from ._state import Accumulator, PyTree, TrainState
@@ -28,6 +29,7 @@ class StepOptions:
     matmul_precision: str | None = None
     trainable: Selector | None = None
     drop_last: bool = True
+    policy: Policy | None = None
 
 
 class Evaluation(NamedTuple):
@@ -47,6 +49,7 @@ def evaluate(
     loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions
 ) -> Evaluation:
     """zero_grad, k times (forward, loss, backward), unscale, mean, clip."""
+    check_scaled(options.policy, state.scaler)
     k = 1 if options.accumulate == 1 else _length(batch, options)
     total, buffers, aux = _backward_window(loss_fn, state, batch, options, k)
     acc, scaler, found_inf = total, state.scaler, None
@@ -67,6 +70,8 @@ def _backward_window(
 ) -> tuple[Accumulator, PyTree, PyTree]:
     """zero_grad, then k times (forward, loss, backward), the buffers passed on in order."""
     scale = None if state.scaler is None else state.scaler.scale / k
+    loss_fn = under_policy(loss_fn, options.policy)
+    accumulate = None if options.policy is None else options.policy.accumulate
 
     def forward_loss_backward(carry, inputs):
         acc, buffers = carry
@@ -75,7 +80,7 @@ def _backward_window(
         acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng, scale=scale)
         return (acc, out.buffers), out.metrics
 
-    carry = zero_grad(state.params, options.trainable), state.buffers
+    carry = zero_grad(state.params, options.trainable, accumulate), state.buffers
     if options.accumulate == 1:
         (acc, buffers), aux = forward_loss_backward(carry, (0, batch))
     else:

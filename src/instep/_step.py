@@ -11,6 +11,7 @@ import optax
 
 from ._evaluate import StepOptions, evaluate
 from ._loss_fn import LossFn, canonical
+from ._policy import Policy, policy_of
 from ._precision import at_precision
 from ._select import Selector
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
@@ -81,6 +82,7 @@ def make_train_step(
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
     clip_grad_value: float | None = None,
+    policy: Policy | str | None = None,
     matmul_precision: str | None = None,
     trainable: Selector | None = None,
     drop_last: bool = True,
@@ -114,6 +116,9 @@ def make_train_step(
       clip_grad_norm: ``max_norm`` of ``clip_grad_norm``, applied to the averaged gradients;
         ``math.inf`` only measures.
       clip_grad_value: ``value`` of ``clip_grad_value``, applied after ``clip_grad_norm``.
+      policy: mixed precision: None leaves dtypes alone; ``"bf16"`` and ``"fp16"`` keep
+        parameters, loss and gradients in float32 and compute in bfloat16 and float16, as
+        ``torch.autocast`` does for matrix products; or a ``Policy``.
       matmul_precision: ``jax.default_matmul_precision`` for the step, for example
         ``"highest"`` or ``"tensorfloat32"``.
       trainable: the leaves of ``params`` that are trained: a regular expression on their
@@ -130,12 +135,20 @@ def make_train_step(
       dtype. It never touches ``batch``.
 
     Raises:
-      TypeError: ``loss_fn`` has another signature.
-      ValueError: ``accumulate`` is below 1; and, when called, the leading axis of a leaf of
-        the batch is not ``accumulate``.
+      TypeError: ``loss_fn`` has another signature; and, when called, parameters are not in the
+        dtype of the policy.
+      ValueError: ``accumulate`` is below 1, or no policy has that name; and, when called, the
+        leading axis of a leaf of the batch is not ``accumulate``, or the policy computes in
+        float16 and the state has no scaler.
     """
     options = StepOptions(
-        accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last
+        accumulate,
+        clip_grad_norm,
+        clip_grad_value,
+        matmul_precision,
+        trainable,
+        drop_last,
+        policy_of(policy),
     )
     observed = make_observed_step(loss_fn, tx, options)
 
