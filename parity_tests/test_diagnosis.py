@@ -155,15 +155,24 @@ def test_two_mistakes_are_both_named():
     assert {cause.name for cause in report.causes} == {"another_base_rate", "nesterov_added"}
 
 
-def test_a_search_that_raises_leaves_the_verdict(monkeypatch):
+def with_a_broken_row(monkeypatch, error):
     def broken(evidence):
-        raise ZeroDivisionError("no such call")
+        raise error
         yield
 
     name, row = next(iter(_ways.CATALOGUE.items()))
     monkeypatch.setitem(_ways.CATALOGUE, name, replace(row, variants=broken))
-    report = parity.run(linear_pair(tx=instep.optim.sgd(0.05)), 2)
+    return parity.run(linear_pair(tx=instep.optim.sgd(0.05)), 2)
+
+
+def test_a_search_that_raises_leaves_the_verdict(monkeypatch):
+    report = with_a_broken_row(monkeypatch, OSError("no such call"))
     assert report.verdict is parity.Verdict.NOT_IN_STEP and not report.causes
     assert (
         "the search for the cause ended early" in report.hint and "no such call" in report.hint
     )
+
+
+def test_a_row_that_does_not_know_a_call_is_passed_over(monkeypatch):
+    report = with_a_broken_row(monkeypatch, IndexError("no such argument"))
+    assert [cause.name for cause in report.causes] == ["another_base_rate"]
