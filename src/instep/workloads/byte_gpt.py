@@ -245,16 +245,12 @@ def adamw(size: Size):
         size.lr, size.steps - size.warm_up, eta_min=size.lr / 10
     )
     lr = instep.schedules.sequential_lr([warm_up, cosine], [size.warm_up])
+    decayed = instep.optim.adamw(lr, BETAS, weight_decay=WEIGHT_DECAY)
+    plain = instep.optim.adamw(lr, BETAS, weight_decay=0.0)
     return instep.optim.param_groups(
         [
-            (
-                lambda name, leaf: leaf.ndim > 1,
-                instep.optim.adamw(lr, BETAS, weight_decay=WEIGHT_DECAY),
-            ),
-            (
-                lambda name, leaf: leaf.ndim <= 1,
-                instep.optim.adamw(lr, BETAS, weight_decay=0.0),
-            ),
+            (lambda name, leaf: leaf.ndim > 1, decayed),
+            (lambda name, leaf: leaf.ndim <= 1, plain),
         ]
     )
 
@@ -275,14 +271,8 @@ def jax_half(size: Size, precision: str = "float32") -> instep.JaxLoop:
         del buffers  # there are none
         return nnx.merge(graphdef, params)(tokens_BT)
 
-    return instep.JaxLoop(
-        loss_fn,
-        adamw(size),
-        params,
-        accumulate=ACCUMULATE,
-        clip_grad_norm=MAX_NORM,
-        apply=apply,
-    )
+    options = {"accumulate": ACCUMULATE, "clip_grad_norm": MAX_NORM}
+    return instep.JaxLoop(loss_fn, adamw(size), params, apply=apply, **options)
 
 
 def workload(name: str, precision: str = "float32") -> Workload:
