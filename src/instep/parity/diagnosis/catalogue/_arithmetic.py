@@ -61,7 +61,7 @@ def another_constant(evidence: Evidence):
         yield from dialled_calls(
             evidence,
             names,
-            f"{alike[1]:g} is",
+            f"constant {alike[1]:g}, here",
             lambda call: float(call.args[1]),
             lambda call, value: call.of(call.function, call.args[0], value),
             lambda call, a=alike: _has_constant(call) and (call.name, call.args[1]) == a,

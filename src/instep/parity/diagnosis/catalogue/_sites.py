@@ -29,13 +29,9 @@ def changed_calls(
       value: what is used instead.
       when: which of these calls.
     """
-    found = [call for call in calls(evidence) if call.name in names and when(call)]
-    seen: set[frozenset[int]] = set()
-    for where, chosen in _groups(found):
+    for where, chosen in _sites(evidence, names, when):
         numbers = frozenset(call.number for call in chosen)
-        if numbers and numbers not in seen:
-            seen.add(numbers)
-            yield Variant({"call": _only(numbers, change)}, where, value, numbers)
+        yield Variant({"call": _only(numbers, change)}, where, value, numbers)
 
 
 def dialled_calls(
@@ -54,15 +50,22 @@ def dialled_calls(
       own: the number that PyTorch gives a call.
       change: what a call is with another number.
     """
+    for where, chosen in _sites(evidence, names, when):
+        numbers = frozenset(call.number for call in chosen)
+        yield Dial(_turning(numbers, change, where, argument), own(chosen[0]), numbers)
+
+
+def _sites(
+    evidence: Evidence, names: tuple[str, ...], when: Callable[[Call], bool]
+) -> Iterator[tuple[str, list[Call]]]:
+    """The groups of such calls, none of them twice."""
     found = [call for call in calls(evidence) if call.name in names and when(call)]
     seen: set[frozenset[int]] = set()
     for where, chosen in _groups(found):
         numbers = frozenset(call.number for call in chosen)
         if numbers and numbers not in seen:
             seen.add(numbers)
-
-            turn = _turning(numbers, change, where, argument)
-            yield Dial(turn, own(chosen[0]), numbers)
+            yield where, chosen
 
 
 def _turning(
