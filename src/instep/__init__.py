@@ -17,6 +17,7 @@ from ._clip import clip_grad_norm as clip_grad_norm, clip_grad_value as clip_gra
 from ._eval import make_eval_step as make_eval_step
 from ._init import init_state as init_state
 from ._loop import JaxLoop as JaxLoop
+from ._policy import Policy as Policy
 from ._scaler import GradScaler as GradScaler
 from ._state import (
     Accumulator as Accumulator,

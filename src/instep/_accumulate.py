@@ -15,7 +15,9 @@ from ._state import Accumulator, Loss, PyTree
 from ._trees import check_like, check_params
 
 
-def zero_grad(params: PyTree, trainable: Selector | None = None) -> Accumulator:
+def zero_grad(
+    params: PyTree, trainable: Selector | None = None, accumulate: str | None = None
+) -> Accumulator:
     """An accumulator of zeros for ``params``.
 
     PyTorch: ``optimizer.zero_grad()``.
@@ -25,6 +27,8 @@ def zero_grad(params: PyTree, trainable: Selector | None = None) -> Accumulator:
       trainable: a pattern, function or mask as for ``selected``; the leaves it does not mean
         get None instead of zeros, and ``backward`` does not differentiate them: PyTorch's
         ``requires_grad_(False)``. None: all are trained.
+      accumulate: the dtype of the sums, where it is wider than that of a parameter: of a
+        ``Policy``. None: float32.
 
     Returns:
       ``Accumulator`` whose ``grads`` have the shapes of ``params`` in at least float32.
@@ -34,7 +38,14 @@ def zero_grad(params: PyTree, trainable: Selector | None = None) -> Accumulator:
       TypeError: a leaf is not real floating.
     """
     check_params(params)
-    grads = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), wide(dtype_of(p))), params)
+
+    def zeros(p: Any) -> jax.Array:
+        dtype = wide(dtype_of(p))
+        if accumulate is not None:
+            dtype = jnp.promote_types(dtype, accumulate)
+        return jnp.zeros(jnp.shape(p), dtype)
+
+    grads = jax.tree.map(zeros, params)
     zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(grads)))
     if trainable is not None:
         trained = selected(trainable, params)

@@ -7,13 +7,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ._loss_fn import LossFn, canonical
+from ._loss_fn import LossFn
+from ._policy import Policy, policy_of, under_policy
 from ._precision import at_precision
 from ._state import Loss, PyTree, TrainState
 
 
 def make_eval_step(
-    loss_fn: LossFn, *, matmul_precision: str | None = None
+    loss_fn: LossFn,
+    *,
+    policy: Policy | str | None = None,
+    matmul_precision: str | None = None,
 ) -> Callable[[TrainState, PyTree], Loss]:
     """Forward and loss only: no gradient, and the buffers stay as they are.
 
@@ -23,13 +27,14 @@ def make_eval_step(
     Args:
       loss_fn: as for ``make_train_step``; it receives ``rng=None``, so a model that draws in
         evaluation is an error.
+      policy: as for ``make_train_step``; float16 needs no scaler here.
       matmul_precision: as for ``make_train_step``.
 
     Returns:
       A jitted ``eval_step(state, batch) -> Loss``. Sum ``total`` and ``weight`` over the
       batches and divide once: exact also when the last batch is smaller.
     """
-    call = canonical(loss_fn)
+    call = under_policy(loss_fn, policy_of(policy))
 
     def eval_step(state: TrainState, batch: PyTree) -> Loss:
         out = call(state.params, state.buffers, batch, None)

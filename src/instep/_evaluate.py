@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ._accumulate import backward, mean, zero_grad
 from ._clip import clip_grad_norm, clip_grad_value
 from ._loss_fn import LossFn
+from ._policy import Policy, check_scaled, under_policy
 from ._scaler import GradScaler
 from ._select import Selector
 from ._state import Accumulator, PyTree, TrainState
@@ -32,6 +33,7 @@ class StepOptions:
     matmul_precision: str | None = None
     trainable: Selector | None = None
     drop_last: bool = True
+    policy: Policy | None = None
     mesh: Mesh | None = None
     sharding: Sharding | None = None
 
@@ -53,6 +55,7 @@ def evaluate(
     loss_fn: LossFn, state: TrainState, batch: PyTree, options: StepOptions
 ) -> Evaluation:
     """zero_grad, k times (forward, loss, backward), unscale, mean, clip."""
+    check_scaled(options.policy, state.scaler)
     k = 1 if options.accumulate == 1 else _length(batch, options)
     window = _backward_window
     if options.mesh is not None:
@@ -76,6 +79,8 @@ def _backward_window(
 ) -> tuple[Accumulator, PyTree, PyTree]:
     """zero_grad, then k times (forward, loss, backward), the buffers passed on in order."""
     scale = None if state.scaler is None else state.scaler.scale / k
+    loss_fn = under_policy(loss_fn, options.policy)
+    accumulate = None if options.policy is None else options.policy.accumulate
 
     def forward_loss_backward(carry, inputs):
         acc, buffers = carry
@@ -84,7 +89,7 @@ def _backward_window(
         acc, out = backward(loss_fn, acc, state.params, buffers, microbatch, rng, scale=scale)
         return (acc, out.buffers), out.metrics
 
-    carry = zero_grad(state.params, options.trainable), state.buffers
+    carry = zero_grad(state.params, options.trainable, accumulate), state.buffers
     if options.accumulate == 1:
         (acc, buffers), aux = forward_loss_backward(carry, (0, batch))
     else:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from ._init import init_state
 from ._loss_fn import LossFn
+from ._policy import Policy, policy_of
 from ._scaler import GradScaler
 from ._select import Selector
 from ._state import PyTree, TrainState, View
@@ -43,8 +44,8 @@ class JaxLoop:
       buffers: pytree of arrays that the forward pass rewrites, at the start.
       batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
         ``parity.Pair``, where both sides get the batches of the PyTorch loop.
-      accumulate, clip_grad_norm, clip_grad_value, matmul_precision, trainable, drop_last,
-        mesh, sharding: as for ``make_train_step``.
+      accumulate, clip_grad_norm, clip_grad_value, policy, matmul_precision, trainable,
+        drop_last, mesh, sharding: as for ``make_train_step``.
       rng: root key, if the model draws.
       scaler: at the start; None without.
       apply: ``(params, buffers, inputs) -> outputs``, the forward pass in evaluation.
@@ -65,8 +66,12 @@ class JaxLoop:
     apply: Callable[[PyTree, PyTree, Any], Any] | None = None
     opt_state: PyTree | Callable[[], PyTree] = None
     drop_last: bool = True
+    policy: Policy | str | None = None
     mesh: Mesh | None = None
     sharding: Sharding | None = None
+
+    def __post_init__(self):
+        policy_of(self.policy)
 
     @staticmethod
     def opaque(
@@ -121,6 +126,7 @@ def step_options(loop: JaxLoop) -> StepOptions:
         loop.matmul_precision,
         loop.trainable,
         loop.drop_last,
+        policy_of(loop.policy),
         loop.mesh,
         loop.sharding,
     )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from ._evaluate import StepOptions, evaluate
 from ._loss_fn import LossFn, canonical
+from ._policy import Policy, policy_of
 from ._precision import at_precision
 from ._select import Selector
 from ._state import Accumulator, Metrics, PyTree, TrainState, View
@@ -85,6 +86,7 @@ def make_train_step(
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
     clip_grad_value: float | None = None,
+    policy: Policy | str | None = None,
     matmul_precision: str | None = None,
     trainable: Selector | None = None,
     drop_last: bool = True,
@@ -120,6 +122,9 @@ def make_train_step(
       clip_grad_norm: ``max_norm`` of ``clip_grad_norm``, applied to the averaged gradients;
         ``math.inf`` only measures.
       clip_grad_value: ``value`` of ``clip_grad_value``, applied after ``clip_grad_norm``.
+      policy: mixed precision: None leaves dtypes alone; ``"bf16"`` and ``"fp16"`` keep
+        parameters, loss and gradients in float32 and compute in bfloat16 and float16, as
+        ``torch.autocast`` does for matrix products; or a ``Policy``.
       matmul_precision: ``jax.default_matmul_precision`` for the step, for example
         ``"highest"`` or ``"tensorfloat32"``.
       trainable: the leaves of ``params`` that are trained: a regular expression on their
@@ -142,10 +147,12 @@ def make_train_step(
       dtype. It never touches ``batch``. With a mesh it puts on it what is not there yet.
 
     Raises:
-      TypeError: ``loss_fn`` has another signature.
-      ValueError: ``accumulate`` is below 1, or ``sharding`` does not fit ``mesh``; and, when
-        called, the leading axis of a leaf of the batch is not ``accumulate``, or the replicas
-        do not divide its examples.
+      TypeError: ``loss_fn`` has another signature; and, when called, parameters are not in the
+        dtype of the policy.
+      ValueError: ``accumulate`` is below 1, no policy has that name, or ``sharding`` does not
+        fit ``mesh``; and, when called, the leading axis of a leaf of the batch is not
+        ``accumulate``, the replicas do not divide its examples, or the policy computes in
+        float16 and the state has no scaler.
     """
     options = StepOptions(
         accumulate,
@@ -154,6 +161,7 @@ def make_train_step(
         matmul_precision,
         trainable,
         drop_last,
+        policy_of(policy),
         mesh,
         sharding,
     )

@@ -49,6 +49,7 @@ from ._weights import (
 
 
 if TYPE_CHECKING:
+    from ._autocast import autocast as autocast
     from ._files import load_state_dict as load_state_dict, save_state_dict as save_state_dict
     from ._from_torch import from_torch as from_torch, to_torch as to_torch
     from ._optimizer import (
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 
 # What needs torch is imported when it is asked for.
 _LAZY = {
+    "autocast": "._autocast",
     "load_state_dict": "._files",
     "save_state_dict": "._files",
     "from_torch": "._from_torch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 
 from .._loop import JaxLoop, initial_state, train_step
+from .._policy import Policy, policy_of
 from .._state import Metrics, TrainState
 from .._step import TrainStep
 from ._arrays import array_to_tensor, tensor_to_array
+from ._autocast import autocast
 from ._optimizer import optimizer_from_torch, optimizer_to_torch
 from ._scaler import scaler_from_torch, scaler_to_torch
 from ._torch_loop import TorchLoop, windows
@@ -21,7 +24,11 @@ from .lower._lowered import Lowered, unwrapped
 
 
 def from_torch(
-    loop: TorchLoop, total_steps: int | None = None, *, remat: str | Sequence[str] = ()
+    loop: TorchLoop,
+    total_steps: int | None = None,
+    *,
+    policy: Policy | str | None = None,
+    remat: str | Sequence[str] = (),
 ) -> tuple[TrainStep, TrainState]:
     """The training step of a PyTorch loop as one pure, jitted JAX function.
 
@@ -39,6 +46,10 @@ def from_torch(
         weights of a criterion), as they are then. A batch of another shape is traced when it
         comes.
       total_steps: of the scheduler, where it must be tabulated; see ``scheduler_from_torch``.
+      policy: ``"bf16"``, ``"fp16"`` or a ``Policy``: the loss is traced under
+        ``torch.autocast``, whose lists for the device of the model say which operators run in
+        ``policy.compute``; see ``bridge.autocast``. None: as ``loss_fn`` says, which may be
+        under autocast itself.
       remat: modules that are computed again in the backward pass instead of keeping their
         activations, as regular expressions of their paths; see ``lower``. Those that
         ``torch.utils.checkpoint`` wraps are so by themselves.
@@ -51,10 +62,14 @@ def from_torch(
 
     Raises:
       LoweringError: the forward pass or the loss cannot be made a JAX function.
-      ValueError: the optimizer, its state or the scheduler has no counterpart.
+      ValueError: the optimizer, its state or the scheduler has no counterpart; no policy has
+        that name; or it computes in float16 and the loop has no scaler.
+      TypeError: parameters are not in the dtype of the policy.
     """
+    policy = policy_of(policy)
+    loop = autocast(loop, policy)
     loss_fn = lowered_loss(loop, remat)
-    jax_loop = jax_loop_of(loop, loss_fn, total_steps)
+    jax_loop = jax_loop_of(loop, loss_fn, total_steps, policy)
     jitted = train_step(jax_loop)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -102,9 +117,14 @@ def lowered_loss(loop: TorchLoop, remat: str | Sequence[str] = ()) -> LoweredLos
 
 
 def jax_loop_of(
-    loop: TorchLoop, loss_fn: LoweredLoss, total_steps: int | None = None
+    loop: TorchLoop,
+    loss_fn: LoweredLoss,
+    total_steps: int | None = None,
+    policy: Policy | None = None,
 ) -> JaxLoop:
     """The loop that ``from_torch`` makes a step of; its batches are lists of arrays.
+
+    Of ``policy`` it has what the graph of ``loss_fn`` does not: the casts are in there.
 
     Raises:
       ValueError: the loss depends on no parameter; a gradient norm is clipped that PyTorch
@@ -140,6 +160,7 @@ def jax_loop_of(
         scaler=None if loop.scaler is None else scaler_from_torch(loop.scaler),
         opt_state=opt_state,
         drop_last=loop.drop_last,
+        policy=None if policy is None else replace(policy, compute=None),
     )
 
 

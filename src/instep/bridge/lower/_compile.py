@@ -106,7 +106,7 @@ class _Compiler:
             rule=rule.function,
             args=tuple(self._torch_free(x, graph_module) for x in args),
             kwargs={k: self._torch_free(v, graph_module) for k, v in kwargs.items()},
-            made=None if _misshapen(node) else _made(node.meta.get("val")),
+            made=_checked(node),
             op=str(node.target),
             where=where_of(node),
             draws=next(self._draws) if rule.draws else None,
@@ -215,9 +215,16 @@ def _by_schema(op: torch._ops.OpOverload, args: tuple, kwargs: dict) -> tuple[tu
     return tuple(positional), by_name
 
 
-def _misshapen(node: fx.Node) -> bool:
-    """PyTorch's shape function gives one example without a batch [1], its kernel []."""
-    return getattr(node.target, "_opname", "") == "multilabel_margin_loss"
+def _checked(node: fx.Node) -> Any:
+    """What the rule must make, where PyTorch's shape functions are right about its kernels."""
+    made, name = _made(node.meta.get("val")), getattr(node.target, "_opname", "")
+    if name == "multilabel_margin_loss":  # one example without a batch: [1], its kernel []
+        return None
+    if "batch_norm" in name and isinstance(made, list):
+        # Statistics for the backward pass: in the dtype of the input, those of the kernel in
+        # that of the weight, which under autocast is another.
+        return [made[0], None, None, *made[3:]] if len(made) > 3 else made
+    return made
 
 
 def _made(value: Any) -> Any:
