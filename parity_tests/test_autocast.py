@@ -1,8 +1,7 @@
 """Loops under torch.autocast, and ``policy=``, against PyTorch's own: what is cast, and how."""
 
-import copy
+import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -109,7 +108,7 @@ def loop_of(name, loss=loss_bf16, **options):
 def worst(report, dtype, kinds=("loss", "gradient")):
     """The largest error over its bound, re-synchronised."""
     (walk,) = [w for w in report.walks if w.plan.dtype == dtype and w.plan.synced]
-    return {row.leaf: row.ratio for row in walk.rows if row.leaf.kind in kinds}
+    return {row.leaf: row.worst.ratio for row in walk.rows if row.leaf.kind in kinds}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -117,3 +116,265 @@ def test_in_step(name):
     """In float64 autocast casts nothing; in float32 bfloat16 rounds, on both sides."""
     report = parity.run(loop_of(name), steps=2, checks=False)
     assert report.in_step, str(report)
+
+
+# Each operator alone, on PyTorch's lists for the CPU and beside them.
+
+
+class Op(NamedTuple):
+    fn: Callable
+    shapes: tuple
+    made: str  # under autocast, of float32
+
+
+LOW, WIDE = "low", "float32"
+OPS = {
+    "linear": Op(F.linear, ((4, 6), (3, 6), (3,)), LOW),
+    "matmul": Op(torch.matmul, ((2, 4, 6), (6, 3)), LOW),
+    "conv2d": Op(F.conv2d, ((2, 3, 5, 5), (4, 3, 3, 3)), LOW),
+    "attention": Op(
+        F.scaled_dot_product_attention, ((2, 2, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4)), LOW
+    ),
+    "softmax of a product": Op(lambda x, y: (x @ y).softmax(-1), ((4, 6), (6, 5)), LOW),
+    "layer_norm of a product": Op(
+        lambda x, y, w: F.layer_norm(x @ y, (5,), w), ((4, 6), (6, 5), (5,)), LOW
+    ),
+    "mse_loss of a product": Op(
+        lambda x, y, t: F.mse_loss(x @ y, t), ((4, 6), (6, 5), (4, 5)), WIDE
+    ),
+    "log_softmax alone": Op(lambda x: x.log_softmax(-1), ((4, 6),), WIDE),
+    "prod of a product": Op(lambda x, y: (x @ y).prod(-1), ((4, 6), (6, 5)), WIDE),
+    "float32 with a product": Op(lambda x, y, z: x @ y + z, ((4, 6), (6, 5), (5,)), WIDE),
+    "cat of both": Op(lambda x, y, z: torch.cat([x @ y, z]), ((4, 6), (6, 5), (2, 5)), WIDE),
+    "stack of both": Op(
+        lambda x, y, z: torch.stack([x @ y, z]), ((4, 6), (6, 5), (4, 5)), WIDE
+    ),
+    "autocast off inside": Op(
+        lambda x, y: _off(lambda: (x @ y).softmax(-1)), ((4, 6), (6, 5)), WIDE
+    ),
+}
+
+
+def _off(fn):
+    with torch.autocast("cpu", enabled=False):
+        return fn()
+
+
+class Under(nn.Module):
+    def __init__(self, fn, dtype):
+        super().__init__()
+        self.fn, self.dtype = fn, dtype
+
+    def forward(self, *xs):
+        with torch.autocast("cpu", self.dtype):
+            return self.fn(*xs)
+
+
+def with_gradients(fn, xs, cotangent):
+    """In PyTorch: the result, and the gradient of every input."""
+    xs = [x.clone().requires_grad_() for x in xs]
+    made = fn(*xs)
+    weighted = (made.to(cotangent.dtype) * cotangent).sum()
+    return [array(x) for x in (made.detach().float(), *torch.autograd.grad(weighted, xs))], made
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(n, "bfloat16") for n in OPS] + [(n, "float16") for n in [*OPS][:2]]
+)
+def test_operators(name, dtype):
+    """The dtype that PyTorch makes, and rounding that is no worse than its own."""
+    torch.manual_seed(1)
+    op = OPS[name]
+    xs = [torch.randn(shape) for shape in op.shapes]
+    module = Under(op.fn, getattr(torch, dtype))
+    cotangent = torch.randn(op.fn(*xs).shape)
+    own, made = with_gradients(module, xs, cotangent)
+    oracle, _ = with_gradients(op.fn, [x.double() for x in xs], cotangent.double())
+    lowered = instep.lower(module, tuple(xs))
+
+    def ours(*xs):
+        made = lowered({}, {}, *xs)[0]
+        return (made.astype(jnp.float32) * array(cotangent)).sum(), made
+
+    (_, there), grads = jax.jit(
+        jax.value_and_grad(ours, argnums=tuple(range(len(xs))), has_aux=True)
+    )(*map(array, xs))
+    assert there.dtype.name == str(made.dtype).removeprefix("torch.")
+    assert there.dtype.name == (dtype if op.made == LOW else op.made)
+    values = [there.astype(jnp.float32), *grads]
+    for i, (right, jax_value, torch_value) in enumerate(zip(oracle, values, own, strict=True)):
+        assert jax_value.dtype == jnp.float32
+        m = measure_rounding(0, right, array(jax_value), [torch_value])
+        assert m.status is Status.IN_STEP, f"{name}, {i}: {m.ratio}"
+
+
+# Mistakes: an operator computes in bfloat16 what PyTorch's kernel or list has in float32.
+
+
+def low_softmax(x, dim, dtype=None):
+    e = jnp.exp((x - x.max(dim, keepdims=True)).astype(jnp.bfloat16))
+    return (e / e.sum(dim, keepdims=True)).astype(dtype or x.dtype)
+
+
+def low_layer_norm(x, shape, weight, bias, eps, cudnn=False):
+    del shape, cudnn
+    low = x.astype(jnp.bfloat16)
+    low = low - low.mean(-1, keepdims=True)
+    low = low / jnp.sqrt((low * low).mean(-1, keepdims=True) + eps)
+    return (low * weight.astype(low.dtype) + bias.astype(low.dtype)).astype(x.dtype)
+
+
+def low_loss(logits, labels, *options):
+    del options
+    logits = logits.astype(jnp.bfloat16)
+    e = jnp.exp(logits - logits.max(-1, keepdims=True))
+    p = (e / e.sum(-1, keepdims=True)).astype(jnp.bfloat16)
+    picked = jnp.take_along_axis(jnp.log(p), labels[:, None], -1)
+    return -picked.mean().astype(jnp.float32)
+
+
+PLANTS = {"softmax": low_softmax, "layer_norm": low_layer_norm, "cross_entropy_loss": low_loss}
+
+
+HIT = {
+    "softmax": ("transformer",),
+    "layer_norm": ("mlp",),
+    "cross_entropy_loss": ("mlp",),
+}
+
+
+def planted(monkeypatch, op):
+    def with_mistake(namespace, name, overload):
+        if name == op:
+            return Rule(PLANTS[op])
+        return rule_of(namespace, name, overload)
+
+    monkeypatch.setattr(_compile, "rule_of", with_mistake)
+
+
+@pytest.mark.parametrize("op", PLANTS)
+def test_a_mistake_is_found(op, monkeypatch):
+    planted(monkeypatch, op)
+    report = parity.run(loop_of(*HIT[op]), steps=1, checks=False)
+    double, _, low, *_ = report.walks
+    assert double.in_step  # there, nothing is rounded
+    assert not low.in_step and not report.in_step, worst(report, "float32")
+
+
+# float16 with torch.amp.GradScaler, and steps that are made to overflow.
+
+STEPS = 40
+FORCED = (5, 6, 17, 29)
+OPTIONS = {"init_scale": 2.0**11, "growth_interval": 3}
+
+
+def exact_batches():
+    """Whole numbers, and 2**15 where the scaled gradient is to overflow."""
+    numbers = np.random.default_rng(0).integers(-2, 3, (STEPS, 1, 2)).astype(np.float32)
+    numbers[:, :, 0] = 1.0
+    numbers[list(FORCED)] = 2.0**15
+    return numbers
+
+
+def exact_model():
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(model.weight, 0.5)
+    return model
+
+
+def torch_scaled():
+    """PyTorch's loop; after each step scale, tracker, whether it was skipped, and weight."""
+    model = exact_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0**-6)
+    scaler = torch.amp.GradScaler("cpu", **OPTIONS)
+    for x in exact_batches():
+        before = array(model.weight).copy()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = model(torch.tensor(x)).sum()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        found = sum(
+            scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values()
+        )
+        scaler.update()
+        skipped = bool(found)
+        assert not skipped or (array(model.weight) == before).all()
+        state = scaler.state_dict()
+        yield state["scale"], state["_growth_tracker"], skipped, array(model.weight).tolist()
+
+
+def lowered_step():
+    model = exact_model()
+    loop = instep.TorchLoop(
+        model,
+        lambda m, x: m(x).sum(),
+        torch.optim.SGD(model.parameters(), lr=2.0**-6),
+        [torch.tensor(x) for x in exact_batches()],
+        scaler=torch.amp.GradScaler("cpu", **OPTIONS),
+    )
+    return instep.from_torch(loop, policy="fp16")
+
+
+def plain_step():
+    tx = instep.optim.sgd(2.0**-6)
+    params = {"weight": array(exact_model().weight)}
+    return (
+        instep.make_train_step(lambda p, x: (x @ p["weight"].T).sum(), tx, policy="fp16"),
+        instep.init_state(params, tx, scaler=instep.GradScaler(**OPTIONS)),
+    )
+
+
+@pytest.mark.parametrize("make", [lowered_step, plain_step])
+def test_scaler_skips_the_same_steps_to_the_bit(make):
+    """Overflow where it is forced, and where the scale has grown too far by itself."""
+    step, state = make()
+    skips, scales = [], []
+    for n, (x, right) in enumerate(zip(exact_batches(), torch_scaled(), strict=True)):
+        state, metrics = step(state, x)
+        scaler, skipped = state.scaler, bool(metrics.skipped)
+        made = float(scaler.scale), int(scaler.growth_tracker), skipped
+        assert (*made, np.asarray(state.params["weight"]).tolist()) == right, f"step {n}"
+        skips += [n] if skipped else []
+        scales.append(made[0])
+    assert set(FORCED) < set(skips)
+    assert sum(b > a for a, b in itertools.pairwise(scales)) >= 5
+
+
+def scaled_loop(steps, forced):
+    """A loss with a factor in the batch: 2**40 overflows float16, and is clipped in float64."""
+    torch.manual_seed(0)
+    model = mlp()
+
+    def loss_fn(model, batch):
+        x, y, factor = batch
+        return F.cross_entropy(model(x), y) * factor
+
+    batches = [
+        (*vectors(), torch.tensor(2.0**40 if n in forced else 1.0)) for n in range(steps)
+    ]
+    loop = instep.TorchLoop(
+        model,
+        loss_fn,
+        torch.optim.AdamW(model.parameters(), lr=1e-3),
+        batches,
+        clip_grad_norm=1.0,
+        scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=3),
+    )
+    return bridge.autocast(loop, "fp16")
+
+
+@pytest.mark.parametrize(
+    ("steps", "forced"),
+    [
+        pytest.param(6, (1,), id="6"),
+        pytest.param(32, (4, 5, 13, 20, 29), id="32", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_scaled_steps_in_step(steps, forced):
+    report = parity.run(scaled_loop(steps, forced), steps=steps, checks=False)
+    assert report.in_step, str(report)
+    (walk,) = [w for w in report.walks if w.plan.dtype == "float32" and w.plan.synced]
+    scaler = {row.leaf.name: row for row in walk.rows if row.leaf.kind == "scaler"}
+    assert scaler.keys() == {"scale", "growth_tracker", "found_inf"}
+    assert all(row.judged == row.measured and row.worst.error == 0 for row in scaler.values())

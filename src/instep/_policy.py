@@ -128,8 +128,8 @@ def check_param(policy: Policy, dtypes: Mapping[str, str]) -> None:
     if wrong:
         shown = dict(list(wrong.items())[:3])
         raise TypeError(
-            f"the policy keeps parameters in {policy.param}; of {len(dtypes)}, {len(wrong)} are "
-            f"in another dtype: {shown}. Cast them before init_state, or say so: "
+            f"the policy keeps parameters in {policy.param}; of {len(dtypes)}, {len(wrong)} "
+            f"are in another dtype: {shown}. Cast them before init_state, or say so: "
             f"instep.Policy(param={next(iter(wrong.values()))!r}, ...)."
         )
 
