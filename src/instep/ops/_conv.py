@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._elementwise import computing
 from ._windows import Ints, batched, per_axis
 
 
@@ -102,7 +103,12 @@ def conv(n, input, weight, bias, stride, padding, dilation, groups) -> jax.Array
 
 def plus_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
     """``y`` of shape ``(N, O, ...)`` and ``bias`` of shape ``(O,)``."""
-    return y if bias is None else y + jnp.expand_dims(bias, (0, *range(2, y.ndim)))
+    if bias is None:
+        return y
+    # In at least float32, and so is the sum that the gradient of the bias is.
+    dtype = computing(y.dtype)
+    bias = jnp.expand_dims(bias.astype(dtype), (0, *range(2, y.ndim)))
+    return (y.astype(dtype) + bias).astype(y.dtype)
 
 
 def _sides(padding, sizes, strides, dilations) -> list[tuple[int, int]]:

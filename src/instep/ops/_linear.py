@@ -26,7 +26,8 @@ def linear(input: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -
     dtype = wide(input.dtype)
     output = lax.dot_general(input, weight, (axes, ((), ())), preferred_element_type=dtype)
     if bias is not None:
-        output = output + jnp.broadcast_to(bias, output.shape).astype(dtype)
+        # Cast before it is repeated: its gradient is a sum, of which XLA rounds every part.
+        output = output + jnp.broadcast_to(bias.astype(dtype), output.shape)
     return output.astype(input.dtype)
 
 

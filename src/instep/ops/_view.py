@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._elementwise import computing
+
 
 def axis_of(dim: int, ndim: int) -> int:
     """``dim``, which may be negative, as an axis; a tensor without axes has one to name.
@@ -66,9 +68,10 @@ def expand(input: jax.Array, size: Sequence[int]) -> jax.Array:
     """``Tensor.expand``: axes of length 1 repeated to ``size``, where -1 keeps a length."""
     new = len(size) - input.ndim
     kept = (1,) * new + input.shape
-    return jnp.broadcast_to(
-        jnp.reshape(input, kept), [k if n == -1 else n for k, n in zip(kept, size, strict=True)]
-    )
+    size = [k if n == -1 else n for k, n in zip(kept, size, strict=True)]
+    # The gradient is a sum, which in half precision XLA would round in every part.
+    wider = jnp.reshape(input, kept).astype(computing(input.dtype))
+    return jnp.broadcast_to(wider, size).astype(input.dtype)
 
 
 def repeat(input: jax.Array, repeats: Sequence[int]) -> jax.Array:
