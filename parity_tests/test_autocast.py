@@ -266,6 +266,9 @@ def low_loss(logits, labels, *options):
 PLANTS = {"softmax": low_softmax, "layer_norm": low_layer_norm, "cross_entropy_loss": low_loss}
 
 
+# Of two roundings that are independent about half of the elements agree.
+SAME = 0.75
+
 # The leaves whose gradients a step that rounds where PyTorch does has to the bit.
 SAME_BITS = {
     "mlp": ["0.weight", "0.bias", "3.weight", "3.bias"],
@@ -306,7 +309,7 @@ def share_of_bits(name):
 def test_rounds_where_pytorch_does(name):
     """Most elements, and not all: a sum in another order may round the other way."""
     shares = share_of_bits(name)
-    assert min(shares.values()) > 0.5, shares
+    assert min(shares.values()) > SAME, shares
 
 
 @pytest.mark.parametrize(("op", "name"), HIT)
@@ -314,7 +317,7 @@ def test_a_mistake_is_found(op, name, monkeypatch):
     """One operator that rounds inside takes the bits of the gradients away."""
     planted(monkeypatch, op)
     shares = share_of_bits(name)
-    assert min(shares.values()) < 0.5, shares
+    assert min(shares.values()) < SAME, shares
 
 
 # float16 with torch.amp.GradScaler, and steps that are made to overflow.
