@@ -69,6 +69,37 @@ def a_scaler_skips_on_every_replica():
     assert [bool(b["view"]["skipped"]) for b in many] == [False, True, False, True, False]
 
 
+def quadratic(params, batch):
+    error = batch["x"] @ params["w"] - batch["y"]
+    return jnp.mean(error.astype(jnp.float32) ** 2)
+
+
+@case("data_parallel")
+def a_policy_casts_on_every_replica():
+    """Small whole numbers, of which nothing rounds a sum, and 1 + 2**-10, which bfloat16 does."""
+    draw = np.random.default_rng(0).integers
+    w = np.where(draw(0, 2, (16, 8)), 1 + 2.0**-10, 0.0)
+    batch = {"x": draw(0, 2, (2, 16, 16)) * 1.0, "y": draw(0, 8, (2, 16, 8)) * 1.0}
+    tx = instep.optim.sgd(2.0**-6)
+
+    def step(policy, mesh=None, how=None):
+        (seen,) = walk(quadratic, tx, {"w": w}, [batch], mesh, how, accumulate=2, policy=policy)
+        return seen["view"]
+
+    low = instep.Policy(compute="bfloat16")
+    one = step(low)
+    assert np.any(one["grads"]["w"] != step(None)["grads"]["w"])
+    tensor = sharding.by_name([("w", P(None, "model"))])
+    for mesh, how in (
+        (mesh_of(8), None),
+        (mesh_of(8), sharding.fsdp(min_size=64)),
+        (mesh_of(2, 4), tensor),
+    ):
+        many = step(low, mesh, how)
+        assert_bitwise(one["grads"], many["grads"])
+        assert_bitwise(one["params"], many["params"])
+
+
 @case("data_parallel")
 def one_reduction_after_the_accumulation():
     for k in (1, 4):

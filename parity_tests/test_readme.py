@@ -25,7 +25,7 @@ import causes_page
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, OFFLINE, *_ = BLOCKS
-RECIPE, HANDOVER, SURVIVES, MESH, LOSSES, WEIGHTS = BLOCKS[7:]
+RECIPE, HANDOVER, MIXED, SURVIVES, MESH, LOSSES, WEIGHTS = BLOCKS[7:]
 
 
 def test_snippet_runs_and_learns():
@@ -161,6 +161,21 @@ def test_the_handover_runs():
 
 def squared(params, batch):
     return ((batch @ params["weight"]) ** 2).mean()
+
+
+def test_mixed_precision_as_shown():
+    model = torch.nn.Linear(3, 1)
+    loop = instep.TorchLoop(
+        model,
+        lambda model, x: model(x).mean(),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        [torch.ones(2, 3)],
+    )
+    names = {"dataclasses": dataclasses, "torch": torch, "instep": instep, "device": "cpu"}
+    exec(MIXED, names | {"loop": loop}, made := {})
+    state, metrics = made["train_step"](made["state"], np.ones((2, 3), np.float32))
+    assert bool(metrics.skipped)  # 2**16 is beyond float16, and the first scale
+    assert float(state.scaler.scale) == 2.0**15
 
 
 def test_a_run_survives_as_shown(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._dtypes import dtype_of, wide
 from ._loss_fn import LossFn, canonical
@@ -42,7 +43,7 @@ def zero_grad(
     def zeros(p: Any) -> jax.Array:
         dtype = wide(dtype_of(p))
         if accumulate is not None:
-            dtype = jnp.promote_types(dtype, accumulate)
+            dtype = np.promote_types(dtype, accumulate)
         return jnp.zeros(jnp.shape(p), dtype)
 
     grads = jax.tree.map(zeros, params)
