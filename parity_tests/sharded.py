@@ -13,13 +13,14 @@ import warnings
 import jax
 
 import sharded_calls
+import sharded_lowered
 import sharded_replicas
 import sharded_same
 from conftest import strict_float64
 from sharded_walk import CASES, REPLICAS
 
 
-FILES = (sharded_same, sharded_replicas, sharded_calls)  # each adds its cases
+FILES = (sharded_same, sharded_replicas, sharded_calls, sharded_lowered)  # each adds its cases
 
 
 def main(group: str) -> None:

@@ -76,7 +76,7 @@ def quadratic(params, batch):
 
 @case("data_parallel")
 def a_policy_casts_on_every_replica():
-    """Small whole numbers, of which nothing rounds a sum, and 1 + 2**-10, which bfloat16 does."""
+    """Small whole numbers, whose sums are exact, and 1 + 2**-10, which bfloat16 rounds."""
     draw = np.random.default_rng(0).integers
     w = np.where(draw(0, 2, (16, 8)), 1 + 2.0**-10, 0.0)
     batch = {"x": draw(0, 2, (2, 16, 16)) * 1.0, "y": draw(0, 8, (2, 16, 8)) * 1.0}

@@ -9,11 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from jax.sharding import Mesh
 
 from .._loop import JaxLoop, initial_state, train_step
 from .._policy import Policy, policy_of
 from .._state import Metrics, TrainState
 from .._step import TrainStep
+from ..sharding._place import place
+from ..sharding._sharding import Sharding
 from ._arrays import array_to_tensor, tensor_to_array
 from ._autocast import autocast
 from ._optimizer import optimizer_from_torch, optimizer_to_torch
@@ -29,6 +32,8 @@ def from_torch(
     *,
     policy: Policy | str | None = None,
     remat: str | Sequence[str] = (),
+    mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> tuple[TrainStep, TrainState]:
     """The training step of a PyTorch loop as one pure, jitted JAX function.
 
@@ -53,6 +58,10 @@ def from_torch(
       remat: modules that are computed again in the backward pass instead of keeping their
         activations, as regular expressions of their paths; see ``lower``. Those that
         ``torch.utils.checkpoint`` wraps are so by themselves.
+      mesh, sharding: devices to train on, and what they are used for: as for
+        ``make_train_step``. The state is placed there; a batch is the global one, and
+        BatchNorm normalises the part of each replica, unless the sharding is of the
+        ``whole_batch``.
 
     Returns:
       ``(train_step, state)``: ``state, metrics = train_step(state, batch)``; ``batch`` is what
@@ -63,19 +72,22 @@ def from_torch(
     Raises:
       LoweringError: the forward pass or the loss cannot be made a JAX function.
       ValueError: the optimizer, its state or the scheduler has no counterpart; no policy has
-        that name; or it computes in float16 and the loop has no scaler.
+        that name; it computes in float16 and the loop has no scaler; or ``sharding`` does not
+        fit ``mesh``.
       TypeError: parameters are not in the dtype of the policy.
     """
     policy = policy_of(policy)
     loop = autocast(loop, policy)
     loss_fn = lowered_loss(loop, remat)
-    jax_loop = jax_loop_of(loop, loss_fn, total_steps, policy)
-    jitted = train_step(jax_loop)
+    jax_loop = replace(
+        jax_loop_of(loop, loss_fn, total_steps, policy), mesh=mesh, sharding=sharding
+    )
+    jitted, start = train_step(jax_loop), initial_state(jax_loop)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         return jitted(state, [_as_array(x) for x in loss_fn.leaves(batch)])
 
-    return step, initial_state(jax_loop)
+    return step, start if mesh is None else place(start, mesh, sharding)
 
 
 def to_torch(state: TrainState, loop: TorchLoop) -> None:
