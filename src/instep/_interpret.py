@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core.primitives import remat_p
 
 
 Values = list[Any]
@@ -36,6 +37,13 @@ CALLS = {
 
 # And those that stay closed: PyTorch too keeps a scaler in float32 whatever it scales.
 CLOSED = ("_instep_scaler_inverse", "_instep_scaler_update")
+
+
+def done(eqn: JaxprEqn, operands: Values) -> Values:
+    """The rule that changes nothing."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    results = eqn.primitive.bind(*operands, **params)
+    return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def interpret(
@@ -72,10 +80,10 @@ def _apply(
     eqn: JaxprEqn, operands: Values, rule: Rule, control: Mapping[str, Control]
 ) -> Values:
     name = eqn.primitive.name
-    if name in CALLS and eqn.params.get("name") not in CLOSED:
-        return interpret(eqn.params[CALLS[name]], operands, rule, control)
     if name in control:
         return control[name](eqn.params, operands, rule)
+    if name in CALLS and eqn.params.get("name") not in CLOSED:
+        return interpret(eqn.params[CALLS[name]], operands, rule, control)
     return rule(eqn, operands)
 
 
@@ -145,11 +153,27 @@ def _shard_map(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     return list(mapped(*operands))
 
 
+def _computed_again(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
+    """A region of ``jax.checkpoint`` stays one."""
+
+    def region(*operands: Any) -> Values:
+        return interpret(params["jaxpr"], operands, rule)
+
+    made = jax.make_jaxpr(region)(*operands)
+    body = made.jaxpr.replace(  # which takes its constants first
+        constvars=(),
+        invars=[*made.jaxpr.constvars, *made.jaxpr.invars],
+        debug_info=made.jaxpr.debug_info.with_unknown_names(),
+    )
+    return remat_p.bind(*made.consts, *operands, **(params | {"jaxpr": body}))
+
+
 TRACED: dict[str, Control] = {
     "scan": _scan,
     "while": _while,
     "cond": _cond,
     "shard_map": _shard_map,
+    remat_p.name: _computed_again,
 }
 
 
@@ -206,13 +230,7 @@ def now(watch: Watch = lambda made, of: None) -> dict[str, Control]:
 def _shard_map_now(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
     """As one operation: a part of a batch on each device is not a number to look at."""
     del rule
-    return _shard_map(params, operands, _bound)
-
-
-def _bound(eqn: JaxprEqn, operands: Values) -> Values:
-    subfuns, params = eqn.primitive.get_bind_params(eqn.params)
-    results = eqn.primitive.bind(*subfuns, *operands, **params)
-    return list(results) if eqn.primitive.multiple_results else [results]
+    return _shard_map(params, operands, done)
 
 
 def _settle(hand_on: Callable[[Values], Sequence[Any]], carry: Values) -> Values:
