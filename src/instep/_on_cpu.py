@@ -52,5 +52,6 @@ def _rule(eqn: JaxprEqn, operands: Values) -> Values:
     name_stack = current_name_stack() + written.name_stack
     with user_context(written.traceback, name_stack=name_stack), eqn.ctx.manager:
         if eqn.primitive is conv_general_dilated_p:
-            return [convolve(*operands, eqn.params)]
+            image, kernel = operands
+            return [convolve(image, kernel, eqn.params)]
         return done(eqn, operands)
