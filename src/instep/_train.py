@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,26 +79,53 @@ def train(
         raise ValueError("the loop has no batches. Give JaxLoop(batches=...).")
     if save_every < 1:
         raise ValueError(f"save_every must be at least 1; got {save_every}.")
+    return run(
+        train_step(loop),
+        initial_state(loop),
+        loop.batches,
+        steps,
+        checkpointer=checkpointer,
+        save_every=save_every,
+        resume=resume,
+        stop_on_nan=stop_on_nan,
+        on_step=on_step,
+        on_save=on_save,
+    )
+
+
+def run(
+    step: TrainStep,
+    state: TrainState,
+    batches: Iterable[PyTree],
+    steps: int,
+    *,
+    checkpointer: Checkpointer | None = None,
+    save_every: int = 1000,
+    resume: bool = True,
+    stop_on_nan: bool = False,
+    on_step: OnStep | None = None,
+    on_save: OnSave | None = None,
+) -> TrainState:
+    """``train`` with a step and a first state of your own; ``step`` may donate its state."""
     from .data import stream
     from .data._stream import close_all
 
-    batches = iter(stream(loop.batches))
+    iterator = iter(stream(batches))
     try:
-        state = _start(loop, batches, checkpointer, resume)
-        run = _Run(checkpointer, save_every, stop_on_nan, on_step, on_save)
+        state = _start(state, iterator, checkpointer, resume)
+        loop = _Run(checkpointer, save_every, stop_on_nan, on_step, on_save)
         with _sigterm() as asked:
-            state = run(train_step(loop), state, batches, steps, asked)
+            state = loop(step, state, iterator, steps, asked)
         if checkpointer is not None:
             checkpointer.wait()
         return state
     finally:
-        close_all(batches)
+        close_all(iterator)
 
 
 def _start(
-    loop: JaxLoop, batches: BatchIterator, checkpointer: Checkpointer | None, resume: bool
+    state: TrainState, batches: BatchIterator, checkpointer: Checkpointer | None, resume: bool
 ) -> TrainState:
-    state = initial_state(loop)
     if checkpointer is None:
         return state
     if not resume:
@@ -161,7 +188,7 @@ class _Run:
         if self.on_step is not None:
             self.on_step(n, metrics)
         if finite is not None:
-            _check_finite(n, metrics, finite)
+            _check_finite(n, metrics, finite, self.checkpointer)
 
     def save(self, n: int, state: TrainState, batches: BatchIterator) -> int:
         if self.checkpointer is None:
@@ -205,23 +232,32 @@ def _finite(params: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
 
 
-def _check_finite(n: int, metrics: Metrics, finite: PyTree) -> None:
+def _check_finite(
+    n: int, metrics: Metrics, finite: PyTree, checkpointer: Checkpointer | None
+) -> None:
     """Raise FloatingPointError for the first leaf that is not finite."""
     skipped = metrics.skipped is not None and bool(metrics.skipped)
     seen = {} if skipped else named_leaves(metrics)
     for name, x in seen.items():
         if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all():
-            raise _not_finite(n, f"metrics.{name}", x)
+            raise _not_finite(n, f"metrics.{name}", x, checkpointer)
     for name, good in named_leaves(finite).items():
         if not good:
-            raise _not_finite(n, f"params.{name}", None)
+            raise _not_finite(n, f"params.{name}", None, checkpointer)
 
 
-def _not_finite(n: int, name: str, value: Any) -> FloatingPointError:
+def _not_finite(
+    n: int, name: str, value: Any, checkpointer: Checkpointer | None
+) -> FloatingPointError:
     shown = f": {value}" if value is not None and np.ndim(value) == 0 else ""
+    last = "There is no checkpoint"
+    if checkpointer is not None:
+        checkpointer.wait()  # for one that is being written
+        if there := checkpointer.steps():
+            last = f"The last checkpoint is {checkpointer.folder / str(there[-1])}"
     return FloatingPointError(
-        f"step {n}: {name} is not finite{shown}. The last checkpoint is of a step before; look "
-        f"at the batch, the learning rate or clip_grad_norm."
+        f"step {n}: {name} is not finite{shown}. {last}; look at the batch, the learning rate "
+        f"or clip_grad_norm."
     )
 
 
