@@ -1,0 +1,298 @@
+"""``instep train``: thin over ``instep.train`` and ``instep.progress``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import jax
+import typer
+
+from .. import data, progress
+from .._errors import RequestError
+from .._state import TrainState
+from .._train import run
+from ..progress._compile import memory_error
+from ..progress._display import clock
+from ..workloads import names
+from ._console import err, failed, out, request_errors
+from ._loops import Trainable, trainable
+from ._target import resolve
+
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpointer
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command, by their names."""
+
+    checkpoint_dir: Path | None
+    save_every: int
+    keep: int
+    resume: bool
+    validate_every: int | None
+    ema: float | None
+    metrics: Path | None
+    tensorboard: Path | None
+    profile: Path | None
+    log_every: int | None
+    stop_on_nan: bool
+    distributed: bool
+
+
+def train(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help=f"A workload ({', '.join(names())}), path/to/file.py:callable or "
+            "package.module:callable; the callable returns a JaxLoop, a Pair or a TorchLoop "
+            "of instep.",
+        ),
+    ],
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimizer steps, those before a restart included."),
+    ] = None,
+    checkpoint_dir: Annotated[
+        Path | None, typer.Option(help="Save here, and go on from what is there.")
+    ] = None,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two saves.")] = 1000,
+    keep: Annotated[int, typer.Option(min=1, help="Newest checkpoints to keep.")] = 3,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the newest checkpoint, or refuse if there is one.")
+    ] = True,
+    validate_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between two looks at held-out data.")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Decay of an average of the weights; it is validated."),
+    ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of every step. Default: metrics.jsonl beside the "
+                     "checkpoints, or NAME.jsonl here."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write the same for TensorBoard to this folder.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a jax.profiler trace of a few steps here.")
+    ] = None,
+    log_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between two lines where there is no terminal. Default: "
+                     "a twentieth of them."),
+    ] = None,
+    stop_on_nan: Annotated[
+        bool, typer.Option("--stop-on-nan", help="Stop at a number that is not finite.")
+    ] = False,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Share the batches out among all processes.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Train the JAX loop of a target, with its progress, metrics and checkpoints.
+
+    Started again with the same options after it was killed, it goes on from its last
+    checkpoint. At SIGTERM it finishes the step, saves and exits.
+
+    Exit 0: done, or saved at SIGTERM. Exit 1: stopped without, at a number that is not finite.
+    Exit 2: the request was wrong.
+    """
+    options = Options(
+        checkpoint_dir, save_every, keep, resume, validate_every, ema, metrics, tensorboard,
+        profile, log_every, stop_on_nan, distributed,
+    )  # fmt: skip
+    with request_errors():
+        try:
+            code = _train(target, steps, options)
+        except FloatingPointError as error:
+            failed(error)
+            code = 1
+    raise typer.Exit(code)
+
+
+def _train(target: str, steps: int | None, options: Options) -> int:
+    if options.distributed:
+        from ._distributed import join
+
+        join()
+    found = trainable(resolve(target), target, steps)
+    _check(found, target, options)
+    path = _metrics_path(target, options)
+    with ExitStack() as stack:
+        checkpointer = None
+        if options.checkpoint_dir is not None:
+            from ..checkpoint import Checkpointer
+
+            checkpointer = stack.enter_context(
+                Checkpointer(options.checkpoint_dir, options.keep)
+            )
+            if not options.resume and (there := checkpointer.steps()):
+                raise RequestError(
+                    f"{options.checkpoint_dir} has checkpoints, the last of step {there[-1]}. "
+                    f"Leave --no-resume out to go on from it, or give another folder."
+                )
+        watch, file = _watch(found, target, path, options)
+        began = time.perf_counter()
+        with _closing(watch):
+            state = _run(found, watch, checkpointer, options)
+        return _told(found, state, watch, file, checkpointer, time.perf_counter() - began)
+
+
+def _run(
+    found: Trainable, watch: progress.Watch, checkpointer: Checkpointer | None, options: Options
+) -> TrainState:
+    loop = found.loop
+    state = progress.seen_state(loop, options.ema)
+    assert loop.batches is not None
+    if options.distributed:
+        from ._distributed import shared_out
+
+        state, batches = shared_out(state, loop.batches, loop.accumulate)
+    else:
+        batches = data.prefetch(loop.batches)
+    try:
+        return run(
+            watch.step,
+            state,
+            batches,
+            found.steps,
+            checkpointer=checkpointer,
+            save_every=options.save_every,
+            resume=options.resume,
+            stop_on_nan=options.stop_on_nan,
+            on_step=watch.on_step,
+            on_save=watch.on_save,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        if (made := memory_error(error)) is None:
+            raise
+        raise made from error
+
+
+def _watch(
+    found: Trainable, target: str, path: Path, options: Options
+) -> tuple[progress.Watch, progress.MetricsFile | None]:
+    first = jax.process_index() == 0  # the others train, and write nothing
+    if err.is_terminal and first:
+        display = progress.Live(err, Path(target).name, found.steps)
+    else:
+        every = options.log_every or max(found.steps // 20, 1)
+        display = progress.Plain(err, found.steps, every)
+    sinks: list[Any] = []
+    file = None
+    if first:
+        file = progress.MetricsFile(path, _header(target, found.steps))
+        sinks.append(file)
+        if options.tensorboard is not None:
+            sinks.append(progress.TensorBoard(options.tensorboard))
+    profile = None
+    if options.profile is not None and first:
+        profile = progress.Profile(options.profile, display.say)
+
+    def validate(state: TrainState) -> dict[str, float]:
+        assert found.measure is not None
+        return {found.metric: found.measure(*progress.evaluated(state))}
+
+    watch = progress.Watch(
+        progress.seen_step(found.loop, options.ema),
+        found.steps,
+        found.loop.accumulate,
+        display,
+        sinks,
+        validate,
+        options.validate_every,
+        profile,
+    )
+    return watch, file
+
+
+@contextmanager
+def _closing(watch: progress.Watch) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        watch.close()
+
+
+def _told(
+    found: Trainable,
+    state: TrainState,
+    watch: progress.Watch,
+    file: progress.MetricsFile | None,
+    checkpointer: Checkpointer | None,
+    seconds: float,
+) -> int:
+    """Print what was done; the exit code."""
+    n, last = int(state.step), watch.last
+    if file is None:
+        return 0
+    if last is None:
+        _say(f"nothing to do: {checkpointer and checkpointer.folder} is at step {n} already.")
+        return 0
+    begun = last.step - watch.count
+    of = f" (from {begun})" if begun else ""
+    values = [f"loss {last.loss:.4g}"]
+    values += [f"{name} {value:.4g}" for name, value in last.validation.items()]
+    _say(f"step {n} of {found.steps}{of} in {clock(seconds)}; {', '.join(values)}")
+    _say(f"metrics      {file.path}")
+    if file.moved is not None:
+        _say(f"             (of the run before: {file.moved})")
+    if checkpointer is not None:
+        _say(f"checkpoint   {checkpointer.folder / str(n)}")
+    if n >= found.steps:
+        return 0
+    if checkpointer is None:
+        _say("Stopped by SIGTERM; nothing was saved. Give --checkpoint-dir to go on later.")
+        return 1
+    _say("Stopped by SIGTERM and saved. The same command goes on from there.")
+    return 0
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _check(found: Trainable, target: str, options: Options) -> None:
+    """Errors that would come late."""
+    if options.validate_every is not None and found.measure is None:
+        raise RequestError(
+            f"{target} has no held-out data to validate on. Leave --validate-every out, or let "
+            f"the callable return an instep.workloads.Workload."
+        )
+    given = options.metrics
+    if given is not None and not given.parent.is_dir():
+        raise RequestError(f"no folder {str(given.parent)!r} to write {given.name} in.")
+
+
+def _metrics_path(target: str, options: Options) -> Path:
+    if options.metrics is not None:
+        return options.metrics
+    if options.checkpoint_dir is None:
+        return Path(f"{Path(target).name.replace(':', '-')}.jsonl")
+    options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    return options.checkpoint_dir / "metrics.jsonl"
+
+
+def _header(target: str, steps: int) -> dict[str, Any]:
+    from ..parity._environment import environment
+
+    return {
+        "target": target,
+        "steps": steps,
+        "command": shlex.join(["instep", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "devices": jax.device_count(),
+        "environment": environment(),
+    }

@@ -1,0 +1,49 @@
+"""What a chip can do in a second, by its makers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+# Dense, without sparsity, in 1e12 operations per second, by JAX's name of the device.
+# float32 at JAX's default precision is multiplied as TF32 on these GPUs and in one pass of
+# bfloat16 on a TPU. Sources: NVIDIA's data sheets of the A100 (2021), H100 (2023) and H200
+# (2024), with sparsity taken off; Google Cloud's pages of TPU v4, v5e, v5p and v6e.
+_A100 = {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5}
+_H100_SXM = {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9}
+_H100_PCIE = {"bf16": 756.0, "tf32": 378.0, "fp32": 51.2}
+
+PEAKS: Mapping[str, Mapping[str, float]] = {
+    "NVIDIA A100-SXM4-40GB": _A100,
+    "NVIDIA A100-SXM4-80GB": _A100,
+    "NVIDIA A100-PCIE-40GB": _A100,
+    "NVIDIA A100 80GB PCIe": _A100,
+    "NVIDIA H100 80GB HBM3": _H100_SXM,
+    "NVIDIA H100 PCIe": _H100_PCIE,
+    "NVIDIA H200": _H100_SXM,
+    "TPU v4": {"bf16": 275.0, "tf32": 275.0},
+    "TPU v5 lite": {"bf16": 197.0, "tf32": 197.0},
+    "TPU v5": {"bf16": 459.0, "tf32": 459.0},
+    "TPU v5p": {"bf16": 459.0, "tf32": 459.0},
+    "TPU v6 lite": {"bf16": 918.0, "tf32": 918.0},
+    "TPU v6e": {"bf16": 918.0, "tf32": 918.0},
+}
+
+
+def seconds_at_peak(
+    counted: Mapping[str, int] | None, device: str, devices: int = 1
+) -> float | None:
+    """The least time of a step, which its time is divided into for MFU.
+
+    Args:
+      counted: of ``flops``.
+      device: ``device_kind`` of JAX.
+      devices: that share the step.
+
+    Returns:
+      None where the operations or the peak of one of their kinds is not known.
+    """
+    peaks = PEAKS.get(device)
+    if not counted or peaks is None or not counted.keys() <= peaks.keys():
+        return None
+    return sum(n / (peaks[kind] * 1e12) for kind, n in counted.items()) / devices
