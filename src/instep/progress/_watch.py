@@ -59,7 +59,7 @@ class Watch:
         self.display, self._sinks, self._profile = display, sinks, profile
         self._validate, self._every = validate, validate_every
         self._n: int | None = None  # steps dispatched
-        self._known: Compiled | None = None
+        self.compiled: Compiled | None = None  # what is known of the step
         self._rate: Rate | None = None
         self._read = self._away = 0.0  # when the last step was read; time in validation since
         self._values: dict[int, dict[str, float]] = {}  # of validations not yet written
@@ -74,7 +74,7 @@ class Watch:
             self._profile.before(state)
         state, metrics = self._step(state, batch)
         if self._rate is None:
-            at_peak = None if self._known is None else self._known.at_peak
+            at_peak = None if self.compiled is None else self.compiled.at_peak
             self._rate = Rate(amount(batch, self._accumulate), at_peak)
         assert self._n is not None
         self._n += 1
@@ -115,7 +115,7 @@ class Watch:
         self._read = time.perf_counter()
 
     def _compiled(self, found: Compiled) -> None:
-        self._known = found
+        self.compiled = found
         self.display.say(str(found))
         self._read = time.perf_counter()
 
