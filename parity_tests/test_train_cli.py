@@ -449,8 +449,9 @@ def test_the_terminal():
     console.print(live._render())
     live.close()
     shown = console.export_text().split("\n")
-    first = next(line for line in shown if "10/40" in line)
+    first = next(line for line in shown if "━" in line and "10/40" in line)
     second = next(line for line in shown if "steps/s" in line)
+    assert any(line.startswith("step 10/40  loss 0.1235  acc 0.5") for line in shown)
     assert first.startswith("mine ") and "0:02 left" in first
     assert second.startswith("loss 0.1235  acc 0.5  lr 0.001 0.0001  grad norm 0.5  skipped")
     assert "20 steps/s  81,920 tokens/s  MFU 40%" in second

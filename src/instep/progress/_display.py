@@ -100,6 +100,8 @@ class Live:
 
     def update(self, record: Record, rate: Rate) -> None:
         self._n, self._text, self._rate = record.step, numbers(record), rate
+        if record.validation:  # stays above; the line below is of the newest step alone
+            self.say(f"step {record.step}/{self._steps}  {numbers(record)}")
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
