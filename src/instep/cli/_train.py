@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import typer
+from jax.experimental import multihost_utils
 
 from .. import data, progress
 from .._errors import RequestError
@@ -21,8 +22,10 @@ from .._state import TrainState
 from .._train import run
 from ..progress._compile import memory_error
 from ..progress._display import clock
+from ..sharding import ProcessLostError
 from ..workloads import names
 from ._console import err, failed, out, request_errors
+from ._distributed import join, on_mesh, shared_out
 from ._loops import Trainable, trainable
 from ._target import resolve
 
@@ -98,7 +101,7 @@ def train(
         bool, typer.Option("--stop-on-nan", help="Stop at a number that is not finite.")
     ] = False,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="Share the batches out among all processes.")
+        bool, typer.Option("--distributed", help="Train on the devices of all processes.")
     ] = False,
 ) -> None:  # fmt: skip
     """Train the JAX loop of a target, with its progress, metrics and checkpoints.
@@ -106,8 +109,12 @@ def train(
     Started again with the same options after it was killed, it goes on from its last
     checkpoint. At SIGTERM it finishes the step, saves and exits.
 
-    Exit 0: done, or saved at SIGTERM. Exit 1: stopped without, at a number that is not finite.
-    Exit 2: the request was wrong.
+    With --distributed the same command is started once for every process, and the first one
+    prints and writes. A JaxLoop with mesh= gets from each process its own part of a batch; of
+    anything else every process makes the whole batch, and trains on its rows.
+
+    Exit 0: done, or saved at SIGTERM. Exit 1: stopped without, at a number that is not finite,
+    or because another process is gone. Exit 2: the request was wrong.
     """
     options = Options(
         checkpoint_dir, save_every, keep, resume, validate_every, ema, metrics, tensorboard,
@@ -116,21 +123,20 @@ def train(
     with request_errors():
         try:
             code = _train(target, steps, options)
-        except FloatingPointError as error:
+        except (FloatingPointError, ProcessLostError) as error:
             failed(error)
             code = 1
     raise typer.Exit(code)
 
 
 def _train(target: str, steps: int | None, options: Options) -> int:
-    if options.distributed:
-        from ._distributed import join
-
-        join()
-    found = trainable(resolve(target), target, steps)
-    _check(found, target, options)
-    path = _metrics_path(target, options)
     with ExitStack() as stack:
+        if options.distributed:
+            join(stack)
+        found = trainable(resolve(target), target, steps)
+        _check(found, target, options)
+        found, batches = _laid_out(found, options)
+        path = _metrics_path(target, options)
         checkpointer = None
         if options.checkpoint_dir is not None:
             from ..checkpoint import Checkpointer
@@ -146,26 +152,34 @@ def _train(target: str, steps: int | None, options: Options) -> int:
         watch, file = _watch(found, target, path, options)
         began = time.perf_counter()
         with _closing(watch):
-            state = _run(found, watch, checkpointer, options)
+            state = _run(found, batches, watch, checkpointer, options)
         return _told(found, state, watch, file, checkpointer, time.perf_counter() - began)
 
 
-def _run(
-    found: Trainable, watch: progress.Watch, checkpointer: Checkpointer | None, options: Options
-) -> TrainState:
+def _laid_out(found: Trainable, options: Options) -> tuple[Trainable, data.BatchStream]:
+    """What is run on the devices there are, and its batches, made ahead."""
     loop = found.loop
-    state = progress.seen_state(loop, options.ema)
     assert loop.batches is not None
     if options.distributed:
-        from ._distributed import shared_out
-
-        state, batches = shared_out(state, loop.batches, loop.accumulate)
+        loop, batches = shared_out(loop)
+    elif loop.mesh is not None:
+        batches = on_mesh(loop)
     else:
         batches = data.prefetch(loop.batches)
+    return replace(found, loop=loop), batches
+
+
+def _run(
+    found: Trainable,
+    batches: data.BatchStream,
+    watch: progress.Watch,
+    checkpointer: Checkpointer | None,
+    options: Options,
+) -> TrainState:
     try:
         return run(
             watch.step,
-            state,
+            progress.seen_state(found.loop, options.ema),
             batches,
             found.steps,
             checkpointer=checkpointer,
@@ -185,7 +199,9 @@ def _watch(
     found: Trainable, target: str, path: Path, options: Options
 ) -> tuple[progress.Watch, progress.MetricsFile | None]:
     first = jax.process_index() == 0  # the others train, and write nothing
-    if err.is_terminal and first:
+    if not first:
+        display = progress.Quiet()
+    elif err.is_terminal:
         display = progress.Live(err, Path(target).name, found.steps)
     else:
         every = options.log_every or max(found.steps // 20, 1)
@@ -203,7 +219,10 @@ def _watch(
 
     def validate(state: TrainState) -> dict[str, float]:
         assert found.measure is not None
-        return {found.metric: found.measure(*progress.evaluated(state))}
+        weights = progress.evaluated(state)
+        if jax.process_count() > 1:  # it takes what one process holds
+            weights = multihost_utils.process_allgather(weights, tiled=True)
+        return {found.metric: found.measure(*weights)}
 
     watch = progress.Watch(
         progress.seen_step(found.loop, options.ema),
@@ -236,8 +255,9 @@ def _told(
 ) -> int:
     """Print what was done; the exit code."""
     n, last = int(state.step), watch.last
-    if file is None:
-        return 0
+    lost = n < found.steps and checkpointer is None
+    if file is None:  # another process says it
+        return int(lost)
     if last is None:
         _say(f"nothing to do: {checkpointer and checkpointer.folder} is at step {n} already.")
         return 0
@@ -253,7 +273,7 @@ def _told(
         _say(f"checkpoint   {checkpointer.folder / str(n)}")
     if n >= found.steps:
         return 0
-    if checkpointer is None:
+    if lost:
         _say("Stopped by SIGTERM; nothing was saved. Give --checkpoint-dir to go on later.")
         return 1
     _say("Stopped by SIGTERM and saved. The same command goes on from there.")

@@ -5,7 +5,7 @@ from ._compile import (
     CompiledStep as CompiledStep,
     OutOfMemoryError as OutOfMemoryError,
 )
-from ._display import Live as Live, Plain as Plain
+from ._display import Live as Live, Plain as Plain, Quiet as Quiet
 from ._flops import flops as flops
 from ._metrics_file import MetricsFile as MetricsFile
 from ._peaks import PEAKS as PEAKS, seconds_at_peak as seconds_at_peak

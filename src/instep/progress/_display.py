@@ -53,6 +53,22 @@ class Rate:
         return "  ".join(parts)
 
 
+class Quiet:
+    """Nothing: another process shows the run."""
+
+    def start(self, step: int) -> None:
+        pass
+
+    def update(self, record: Record, rate: Rate) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Plain:
     """A line at the first and the last step, at multiples of ``every`` and with validation."""
 

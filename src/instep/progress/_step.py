@@ -14,6 +14,9 @@ from .._loop import JaxLoop, initial_state, observed_step
 from .._state import Hyperparams, Metrics, PyTree, TrainState
 from .._step import TrainStep
 from ..optim import AveragedModel, averaged_model, ema_avg_fn, update_parameters
+from ..sharding import place
+from ..sharding._layout import layout
+from ..sharding._sharded_step import ShardedStep
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +39,7 @@ class WithAverage:
 def seen_step(loop: JaxLoop, ema: float | None = None) -> TrainStep:
     """``train_step`` of ``loop``, jitted and donated, with ``Seen`` for its metrics.
 
-    What it does to the state is what ``train_step`` does.
+    What it does to the state is what ``train_step`` does, on the mesh of ``loop`` too.
 
     Args:
       loop: as for ``instep.train``.
@@ -60,16 +63,19 @@ def seen_step(loop: JaxLoop, ema: float | None = None) -> TrainStep:
         known = {f.name: getattr(metrics, f.name) for f in fields(metrics)}
         return state, Seen(**known | {"grad_norm": norm, "lr": rates})
 
+    if loop.mesh is not None:
+        where = layout(loop.mesh, loop.sharding)
+        return ShardedStep(step, where, loop.accumulate, donate=True)
     return jax.jit(step, donate_argnums=0)
 
 
 def seen_state(loop: JaxLoop, ema: float | None = None) -> TrainState:
-    """The first state of ``seen_step(loop, ema)``."""
+    """The first state of ``seen_step(loop, ema)``, on the mesh of ``loop``."""
     state = initial_state(loop)
-    if ema is None:
-        return state
-    average = averaged_model(state.params, state.buffers)
-    return replace(state, buffers=WithAverage(state.buffers, average))
+    if ema is not None:
+        average = averaged_model(state.params, state.buffers)
+        state = replace(state, buffers=WithAverage(state.buffers, average))
+    return state if loop.mesh is None else place(state, loop.mesh, loop.sharding)
 
 
 def evaluated(state: TrainState) -> tuple[PyTree, PyTree]:

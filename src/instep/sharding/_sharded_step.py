@@ -32,6 +32,15 @@ class ShardedStep:
         with self._mesh(state, batch):
             return self.jitted.lower(*self._placed(state, batch))
 
+    def trace(self, state: TrainState, batch: PyTree) -> Any:
+        """``jax.jit(...).trace``: the program, to compile before the first call."""
+        with self._mesh(state, batch):
+            return self.jitted.trace(*self._placed(state, batch))
+
+    def _cache_size(self) -> int:
+        """As of ``jax.jit``."""
+        return self.jitted._cache_size()
+
     def _mesh(self, state: TrainState, batch: PyTree) -> AbstractContextManager:
         """The mesh in force, where a caller may have set one of explicit axes."""
         leaves = jax.tree.leaves((state, batch))
