@@ -377,6 +377,13 @@ def branched(other):
     return lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: other(x, w))
 
 
+def sharded(x, w):
+    mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
+    spec, whole = jax.P("data"), jax.P()
+    options = {"mesh": mesh, "in_specs": (spec, whole), "out_specs": spec}
+    return jax.shard_map(jnp.matmul, axis_names={"data"}, **options)(x, w)
+
+
 HIGHEST = {"precision": "highest"}
 FLOPS = {
     "product": (jnp.matmul, (X, W), {"tf32": 1024}),
@@ -386,6 +393,7 @@ FLOPS = {
     "gradient": (jax.grad(lambda w, x: (x @ w).sum() ** 2), (W, X), {"tf32": 2048}),
     "convolution": (conv, (IMAGE, KERNEL), {"tf32": 2 * (2 * 6 * 6 * 5) * (3 * 3 * 3)}),
     "scan": (scanned, (X, W), {"tf32": 7 * 2048}),
+    "shard_map": (sharded, (X, W), {"tf32": 1024}),
     "jit": (jax.jit(jnp.matmul), (X, W), {"tf32": 1024}),
     "while": (looped, (X, W), None),
     "equal branches": (branched(lambda x, w: -x @ w), (X, W), {"tf32": 1024}),

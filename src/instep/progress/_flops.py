@@ -53,13 +53,14 @@ def _inside(name: str, params: dict[str, Any]) -> Counter[str]:
         total += part
     if name == "scan":
         return Counter({kind: n * params["length"] for kind, n in total.items()})
-    if name == "shard_map":  # the body is that of one device along the manual axes
-        devices = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+    manual = params.get("newly_manual_axes")
+    if manual is not None:  # of shard_map, whose body is that of one device along them
+        devices = math.prod(params["mesh"].shape[axis] for axis in manual)
         return Counter({kind: n * devices for kind, n in total.items()})
     alike = name == "cond" and all(part == parts[0] for part in parts)
     if alike:
         return parts[0]
-    if total and name in ("cond", "while", "pallas_call"):
+    if total and name in ("cond", "while", "shard_map", "pallas_call"):
         return Counter({UNKNOWN: 1})
     return total
 
