@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -123,9 +124,13 @@ def train(
     with request_errors():
         try:
             code = _train(target, steps, options)
-        except (FloatingPointError, ProcessLostError) as error:
+        except FloatingPointError as error:
             failed(error)
             code = 1
+        except ProcessLostError as error:
+            failed(error)
+            sys.stderr.flush()
+            os._exit(1)  # an orderly exit waits for the lost process, and is aborted by JAX
     raise typer.Exit(code)
 
 
