@@ -271,7 +271,8 @@ def test_what_is_not_finite_names_the_leaf_and_the_last_checkpoint():
     assert "Traceback" not in said
     last = lines("run/metrics.jsonl")[1][-1]
     assert (last["step"], last["loss"]) == (9, None)
-    train(*options, target="mine.py:bad")  # not asked, it goes on
+    said = train(*options, target="mine.py:bad")  # not asked, it goes on
+    assert "The loss of step 9 is not finite. --stop-on-nan stops there." in said
 
 
 def test_without_pytorch_it_runs_and_sigterm_saves(here):

@@ -181,7 +181,10 @@ def list_() -> None:
             workload = get(name)
             table.add_row(name, str(workload.total_steps), workload.summary)
         out.print(table)
-        out.print("\nRun one: instep parity NAME. Your own: instep parity FILE.py:CALLABLE.")
+        out.print(
+            "\nCompare its halves: instep parity NAME. Train the JAX half: instep train NAME.\n"
+            "Your own: FILE.py:CALLABLE in place of NAME."
+        )
 
 
 def _walk(target: str, steps: int, precisions: list[str] | None):

@@ -222,12 +222,14 @@ def _watch(
     if options.profile is not None and first:
         profile = progress.Profile(options.profile, display.say)
 
+    name = found.metric if options.ema is None else f"{found.metric} of the average"
+
     def validate(state: TrainState) -> dict[str, float]:
         assert found.measure is not None
         weights = progress.evaluated(state)
         if jax.process_count() > 1:  # it takes what one process holds
             weights = multihost_utils.process_allgather(weights, tiled=True)
-        return {found.metric: found.measure(*weights)}
+        return {name: found.measure(*weights)}
 
     watch = progress.Watch(
         progress.seen_step(found.loop, options.ema),
@@ -271,6 +273,8 @@ def _told(
     values = [f"loss {last.loss:.4g}"]
     values += [f"{name} {value:.4g}" for name, value in last.validation.items()]
     _say(f"step {n} of {found.steps}{of} in {clock(seconds)}; {', '.join(values)}")
+    if watch.not_finite is not None:
+        _say(f"The loss of step {watch.not_finite} is not finite. --stop-on-nan stops there.")
     _say(f"metrics      {file.path}")
     if file.moved is not None:
         _say(f"             (of the run before: {file.moved})")

@@ -165,8 +165,9 @@ def clock(seconds: float) -> str:
 
 
 def _left(n: int, steps: int, rate: Rate) -> str:
-    seconds = rate.seconds
-    return "" if not seconds or n >= steps else f"{clock((steps - n) * seconds)} left"
+    """Nothing for less than a second."""
+    seconds = (rate.seconds or 0.0) * (steps - n)
+    return f"{clock(seconds)} left" if seconds >= 1 else ""
 
 
 def _number(x: float) -> str:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-# Dense, without sparsity, in 1e12 operations per second, by JAX's name of the device.
-# float32 at JAX's default precision is multiplied as TF32 on these GPUs and in one pass of
-# bfloat16 on a TPU. Sources: NVIDIA's data sheets of the A100 (2021), H100 (2023) and H200
-# (2024), with sparsity taken off; Google Cloud's pages of TPU v4, v5e, v5p and v6e.
+# Dense, without sparsity, in 1e12 operations per second, by JAX's name of the device, each from
+# what its maker publishes; half of it where that is with sparsity. float32 at JAX's default
+# precision ("tf32") is multiplied as TF32 on these GPUs, and in one pass of bfloat16 on a TPU.
+
+# NVIDIA A100 Tensor Core GPU Datasheet
 _A100 = {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5}
+# NVIDIA H100 Tensor Core GPU Architecture (white paper), table of the SXM5 and PCIe cards
 _H100_SXM = {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9}
 _H100_PCIE = {"bf16": 756.0, "tf32": 378.0, "fp32": 51.2}
+# NVIDIA H200 Tensor Core GPU Datasheet, rounded there: the chip and clocks of the H100 SXM
+_H200 = _H100_SXM
+# Google Cloud documentation, "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e": peak compute per chip
+_TPU_V4 = {"bf16": 275.0, "tf32": 275.0}
+_TPU_V5E = {"bf16": 197.0, "tf32": 197.0}
+_TPU_V5P = {"bf16": 459.0, "tf32": 459.0}
+_TPU_V6E = {"bf16": 918.0, "tf32": 918.0}
 
 PEAKS: Mapping[str, Mapping[str, float]] = {
     "NVIDIA A100-SXM4-40GB": _A100,
@@ -20,13 +29,14 @@ PEAKS: Mapping[str, Mapping[str, float]] = {
     "NVIDIA A100 80GB PCIe": _A100,
     "NVIDIA H100 80GB HBM3": _H100_SXM,
     "NVIDIA H100 PCIe": _H100_PCIE,
-    "NVIDIA H200": _H100_SXM,
-    "TPU v4": {"bf16": 275.0, "tf32": 275.0},
-    "TPU v5 lite": {"bf16": 197.0, "tf32": 197.0},
-    "TPU v5": {"bf16": 459.0, "tf32": 459.0},
-    "TPU v5p": {"bf16": 459.0, "tf32": 459.0},
-    "TPU v6 lite": {"bf16": 918.0, "tf32": 918.0},
-    "TPU v6e": {"bf16": 918.0, "tf32": 918.0},
+    "NVIDIA H200": _H200,
+    "TPU v4": _TPU_V4,
+    "TPU v5 lite": _TPU_V5E,
+    "TPU v5e": _TPU_V5E,
+    "TPU v5": _TPU_V5P,
+    "TPU v5p": _TPU_V5P,
+    "TPU v6 lite": _TPU_V6E,
+    "TPU v6e": _TPU_V6E,
 }
 
 

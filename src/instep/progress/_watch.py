@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -64,6 +65,7 @@ class Watch:
         self._read = self._away = 0.0  # when the last step was read; time in validation since
         self._values: dict[int, dict[str, float]] = {}  # of validations not yet written
         self.last: Record | None = None
+        self.not_finite: int | None = None  # the first step with such a loss
         self.count = 0  # steps read
 
     def step(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -94,6 +96,8 @@ class Watch:
         for sink in self._sinks:
             sink.write(made)
         self.display.update(made, self._rate)
+        if self.not_finite is None and not made.skipped and not math.isfinite(made.loss):
+            self.not_finite = n
         self.last, self.count = made, self.count + 1
 
     def on_save(self, n: int, state: TrainState) -> dict[str, float]:
