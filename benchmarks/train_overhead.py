@@ -1,17 +1,17 @@
 """What the whole of ``instep train`` costs over the bare step loop.
 
-    python benchmarks/train_overhead.py [--rounds 16] [--steps 100] [--batch 768] [--json FILE]
+    python benchmarks/train_overhead.py [--rounds 6] [--steps 400] [--batch 1024] [--json FILE]
 
-Both contenders run the jitted, donated step of the same loop on the same batches; neither
+Both contenders run the jitted, donated step of the same loop on the same NumPy batches; neither
 compiles while it is timed. The bare loop is ``for batch in batches: state, metrics =
-step(state, batch)`` over arrays that are on the device, and waits at its end. The other has
-everything on: batches prefetched from the host, the progress display, the metrics file, and a
-checkpoint at the end of every round, whole on disk before the clock stops; what it does at its
-start, looking its program up, is in its time. Rounds are interleaved in changing order, and the
-ratio is taken within the round: of wall time, and of the CPU time of all threads, which other
-work on the machine moves less. The interval holds the median ratio with a confidence of 95 % or
-more, by the order of the rounds alone, whatever their distribution. The first round is dropped.
-Nothing is asserted: a timing is not a test. A step should take 50 ms or more; --batch sets it.
+step(state, batch)``, and waits at its end. The other has everything on: batches prefetched from
+the host, the progress display, the metrics file, and a checkpoint at the end of every round,
+whole on disk before the clock stops; what it does at its start, looking its program up, is in
+its time. Rounds are interleaved in changing order, and the ratio is taken within the round: of
+wall time, and of the CPU time of all threads, which other work on the machine moves less. The
+interval holds the median ratio with a confidence of 95 % or more, by the order of the rounds
+alone, whatever their distribution. The first round is dropped. Nothing is asserted: a timing is
+not a test. A step should take 50 ms or more; --batch sets it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Bare:
 
     def __init__(self, loop: JaxLoop):
         self.state, self.step = initial_state(loop), train_step(loop)
-        self.batches = [jax.tree.map(jnp.asarray, batch) for batch in loop.batches or ()]
+        self.batches = loop.batches or ()
 
     def __call__(self, steps: int) -> tuple[float, float]:
         start = _now()
@@ -162,9 +162,9 @@ def _outside(n: int) -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=768)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     load = os.getloadavg()[0]

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 # NVIDIA A100 Tensor Core GPU Datasheet
 _A100 = {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5}
-# NVIDIA H100 Tensor Core GPU Architecture (white paper), table of the SXM5 and PCIe cards
+# NVIDIA H100 Tensor Core GPU Architecture (white paper), table of the H100 SXM5
 _H100_SXM = {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9}
-_H100_PCIE = {"bf16": 756.0, "tf32": 378.0, "fp32": 51.2}
 # NVIDIA H200 Tensor Core GPU Datasheet, rounded there: the chip and clocks of the H100 SXM
 _H200 = _H100_SXM
 # Google Cloud documentation, "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e": peak compute per chip
@@ -28,7 +27,6 @@ PEAKS: Mapping[str, Mapping[str, float]] = {
     "NVIDIA A100-PCIE-40GB": _A100,
     "NVIDIA A100 80GB PCIe": _A100,
     "NVIDIA H100 80GB HBM3": _H100_SXM,
-    "NVIDIA H100 PCIe": _H100_PCIE,
     "NVIDIA H200": _H200,
     "TPU v4": _TPU_V4,
     "TPU v5 lite": _TPU_V5E,
