@@ -61,6 +61,10 @@ MINE = """
         batches[8][0][0, 0] = math.nan
         return loop(batches)
 
+    def meshed():
+        return loop(mesh=jax.make_mesh((1,), ("data",)), accumulate=2, batches=[
+            jax.tree.map(lambda x: np.stack([x, x]), b) for b in data()])
+
     def scaled():
         return loop(scaler=instep.GradScaler(4.0))
 
@@ -139,6 +143,19 @@ def test_it_goes_on_and_a_step_that_is_done_again_replaces_what_was_there():
     assert lines(file) == (header, steps)
 
 
+def test_a_loop_on_a_mesh_is_compiled_once_and_goes_on(caplog):
+    with jax.log_compiles():
+        train("--steps", 4, "--checkpoint-dir", "run", target="mine.py:meshed")
+    compiled = [r for r in caplog.records if "XLA compilation of jit(step)" in r.getMessage()]
+    assert len(compiled) == 1
+    train("--steps", 9, "--checkpoint-dir", "run", target="mine.py:meshed")
+    with Checkpointer("plain") as checkpointer:
+        for steps in (5, 9):
+            state = instep.train(mine("meshed"), steps, checkpointer=checkpointer)
+    assert_bitwise(saved(mine("meshed"), "run"), state)
+    assert isinstance(state.params["w"].sharding, jax.sharding.NamedSharding)
+
+
 def test_a_run_from_0_keeps_the_file_of_the_run_before():
     train("--steps", 3)
     train("--steps", 2)
@@ -175,14 +192,15 @@ def test_a_scaler_a_profile_and_tensorboard():
         assert written.count(name) >= 9
 
 
-def test_a_workload_is_validated():
-    said = train(
-        "--steps", 3, "--validate-every", 2, "--metrics", "m.jsonl", target="digits-mlp"
-    )
+@pytest.mark.parametrize("ema", [[], ["--ema", 0.5]])
+def test_a_workload_is_validated(ema):
+    options = ["--steps", 3, "--validate-every", 2, "--metrics", "m.jsonl", *ema]
+    said = train(*options, target="digits-mlp")
+    name = "test accuracy of the average" if ema else "test accuracy"
     _, steps = lines("m.jsonl")
     assert ["validation" in s for s in steps] == [False, True, True]
-    assert 0 <= steps[1]["validation"]["test accuracy"] <= 1
-    assert f"test accuracy {steps[2]['validation']['test accuracy']:.4g}" in said
+    assert 0 <= steps[1]["validation"][name] <= 1
+    assert f"{name} {steps[2]['validation'][name]:.4g}" in said
 
 
 # What PyTorch describes.

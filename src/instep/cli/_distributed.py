@@ -25,7 +25,7 @@ def join(stack: ExitStack) -> None:
     Raises:
       RequestError: it is not known where they are.
     """
-    told = {
+    told: dict[str, Any] = {
         name: int(os.environ[variable])
         for name, variable in (
             ("num_processes", "JAX_NUM_PROCESSES"),

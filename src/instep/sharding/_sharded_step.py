@@ -21,7 +21,9 @@ class ShardedStep:
 
     def __init__(self, step: Callable[..., Any], where: Layout, accumulate: int, donate: bool):
         self.where, self.accumulate = where, accumulate
-        self.jitted = jax.jit(_constrained(step, where), donate_argnums=(0,) if donate else ())
+        self.jitted: Any = jax.jit(
+            _constrained(step, where), donate_argnums=(0,) if donate else ()
+        )
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         with self._mesh(state, batch):
