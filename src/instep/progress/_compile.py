@@ -12,6 +12,7 @@ import jax
 from .._errors import RequestError
 from .._signature import STRONGLY_TYPED, Signature, changed, signature
 from .._state import Metrics, PyTree, TrainState
+from ..sharding._sharded_step import ShardedStep
 from ._flops import flops
 from ._peaks import seconds_at_peak
 
@@ -55,7 +56,7 @@ class CompiledStep:
     """A jitted step; what it compiles is told, and a step that cannot fit is refused.
 
     Args:
-      step: of ``jax.jit``.
+      step: of ``seen_step``.
       on_compile: gets what is known when the first call is compiled, before it runs.
       on_recompile: gets a sentence when a later call is compiled again.
     """
@@ -90,9 +91,8 @@ class CompiledStep:
     def _first(self, state: TrainState, batch: PyTree) -> None:
         self._last = signature(state, batch)
         start = time.perf_counter()
-        traced = self._step.trace(state, batch)
-        compiled = traced.lower().compile()  # jax.jit finds it when it is called
-        found = _known(compiled, traced.jaxpr, time.perf_counter() - start)
+        jaxpr, compiled = _compiled(self._step, state, batch)
+        found = _known(compiled, jaxpr, time.perf_counter() - start)
         self._on_compile(found)
         if found.limit is not None and found.total > found.limit:
             raise OutOfMemoryError(
@@ -132,6 +132,14 @@ def in_bytes(n: float) -> str:
             return f"{n:.3g} {unit}"
         n /= 1000
     return f"{n:.3g} GB" if n < 999.5 else f"{n:,.0f} GB"
+
+
+def _compiled(step: Any, state: TrainState, batch: PyTree) -> tuple[Any, Any]:
+    """The jaxpr of a step, and its program, which is found when the step is called."""
+    if isinstance(step, ShardedStep):
+        return step.compiled(state, batch)
+    traced = step.trace(state, batch)
+    return traced.jaxpr, traced.lower().compile()
 
 
 def _known(compiled: Any, jaxpr: Any, seconds: float) -> Compiled:

@@ -34,10 +34,11 @@ class ShardedStep:
         with self._mesh(state, batch):
             return self.jitted.lower(*self._placed(state, batch))
 
-    def trace(self, state: TrainState, batch: PyTree) -> Any:
-        """``jax.jit(...).trace``: the program, to compile before the first call."""
+    def compiled(self, state: TrainState, batch: PyTree) -> tuple[Any, Any]:
+        """The jaxpr and what is compiled of it; a call finds it."""
         with self._mesh(state, batch):
-            return self.jitted.trace(*self._placed(state, batch))
+            traced = self.jitted.trace(*self._placed(state, batch))
+            return traced.jaxpr, traced.lower().compile()
 
     def _cache_size(self) -> int:
         """As of ``jax.jit``."""
