@@ -190,6 +190,18 @@ def test_a_run_survives_as_shown(tmp_path, monkeypatch):
     assert int(names["state"].step) == 9
 
 
+def test_a_training_is_started_as_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (shown,) = re.findall(r"^\$ instep (train .*)$", README, re.M)
+    command = shown.replace("--validate-every 200", "--validate-every 4 --steps 4").split()
+    assert len(command) == 8
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines[1:]] == [1, 2, 3, 4]
+    assert "test accuracy" in lines[4]["validation"]
+
+
 def test_many_devices_as_shown():
     params = {"weight": np.ones((64, 64), np.float32)}
     names = {"jax": jax, "instep": instep, "loss_fn": squared, "params": params}

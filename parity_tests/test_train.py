@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import types
 from dataclasses import replace
 from itertools import cycle, islice
 
@@ -16,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import instep
-from instep import data
+from instep import _train, data
 from instep._loop import initial_state, train_step
 from instep.checkpoint import Checkpointer, CheckpointError, CheckpointWarning
 from test_checkpoint import assert_same_state, data as data_file, flip
@@ -348,3 +349,12 @@ def test_optax_too(tmp_path):
         for steps in (4, 9):
             state = instep.train(half(), steps, checkpointer=checkpointer)
     assert_same_state(state, whole)
+
+
+def test_several_processes_share_the_folder(monkeypatch):
+    seen = types.SimpleNamespace(folder="run", steps=lambda: [3, 6])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    gathered = {"process_allgather": lambda newest: np.array([newest, -1])}
+    monkeypatch.setattr(_train, "multihost_utils", types.SimpleNamespace(**gathered))
+    with pytest.raises(ValueError, match=r"in run are of steps \[6, -1\] .* all of them share"):
+        _train._check_shared(seen)

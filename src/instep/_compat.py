@@ -17,6 +17,7 @@ _EXTRA = {
     "sklearn": "data",
     "grain": "data",
     "orbax": "checkpoint",
+    "tensorboardX": "tensorboard",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ._loop import JaxLoop, initial_state, train_step
 from ._state import Metrics, PyTree, TrainState
 from ._step import TrainStep
 from ._trees import describe, named_leaves
+from .sharding import place
 
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ def train(
     A process that is killed and started again with the same arguments ends with the same bits
     as one that was not: what was done after the last save is done again, on the same batches.
 
-    At SIGTERM, and called in the main thread of the only process, it finishes the step, saves
-    and returns the state, whose ``step`` is less than ``steps``.
+    At SIGTERM it finishes the step, saves and returns the state, whose ``step`` is less than
+    ``steps``. The only process does so when it is called in its main thread; of several, one
+    that is told is enough, and all stop after the same step.
 
     Args:
       loop: its ``batches`` are what ``instep.data.stream`` takes; they are gone through again
@@ -71,7 +74,8 @@ def train(
       The state, when everything is written.
 
     Raises:
-      ValueError: there are no batches; or the folder is not empty and ``resume`` is False.
+      ValueError: there are no batches; or the folder is not empty and ``resume`` is False, or
+        is not shared by all processes.
       FloatingPointError: ``stop_on_nan``; the message names the first leaf, and the step.
       CheckpointError: the checkpoint is of another training.
     """
@@ -79,26 +83,56 @@ def train(
         raise ValueError("the loop has no batches. Give JaxLoop(batches=...).")
     if save_every < 1:
         raise ValueError(f"save_every must be at least 1; got {save_every}.")
+    state = initial_state(loop)
+    if loop.mesh is not None:  # where a checkpoint is restored to
+        state = place(state, loop.mesh, loop.sharding)
+    return run(
+        train_step(loop),
+        state,
+        loop.batches,
+        steps,
+        checkpointer=checkpointer,
+        save_every=save_every,
+        resume=resume,
+        stop_on_nan=stop_on_nan,
+        on_step=on_step,
+        on_save=on_save,
+    )
+
+
+def run(
+    step: TrainStep,
+    state: TrainState,
+    batches: Iterable[PyTree],
+    steps: int,
+    *,
+    checkpointer: Checkpointer | None = None,
+    save_every: int = 1000,
+    resume: bool = True,
+    stop_on_nan: bool = False,
+    on_step: OnStep | None = None,
+    on_save: OnSave | None = None,
+) -> TrainState:
+    """``train`` with a step and a first state of your own; ``step`` may donate its state."""
     from .data import stream
     from .data._stream import close_all
 
-    batches = iter(stream(loop.batches))
+    iterator = iter(stream(batches))
     try:
-        state = _start(loop, batches, checkpointer, resume)
-        run = _Run(checkpointer, save_every, stop_on_nan, on_step, on_save)
-        with _sigterm() as asked:
-            state = run(train_step(loop), state, batches, steps, asked)
+        state = _start(state, iterator, checkpointer, resume)
+        loop = _Run(checkpointer, save_every, stop_on_nan, on_step, on_save)
+        with _sigterm() as stop:
+            state = loop(step, state, iterator, steps, stop)
         if checkpointer is not None:
             checkpointer.wait()
         return state
     finally:
-        close_all(batches)
+        close_all(iterator)
 
 
 def _start(
-    loop: JaxLoop, batches: BatchIterator, checkpointer: Checkpointer | None, resume: bool
+    state: TrainState, batches: BatchIterator, checkpointer: Checkpointer | None, resume: bool
 ) -> TrainState:
-    state = initial_state(loop)
     if checkpointer is None:
         return state
     if not resume:
@@ -108,12 +142,26 @@ def _start(
                 f"from it with resume=True, or give another folder."
             )
         return state
+    _check_shared(checkpointer)
     restored = checkpointer.restore(like=state)
     if restored is None:
         return state
     state, position = restored
     batches.restore(position)
     return state
+
+
+def _check_shared(checkpointer: Checkpointer) -> None:
+    """Raise where a folder is another one on another process."""
+    if jax.process_count() == 1:
+        return
+    newest = max(checkpointer.steps(), default=-1)
+    found = [int(n) for n in multihost_utils.process_allgather(np.int32(newest))]
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"the newest checkpoints that the processes see in {checkpointer.folder} are of "
+            f"steps {found} (-1: none). Give a folder that all of them share."
+        )
 
 
 @dataclass
@@ -134,10 +182,10 @@ class _Run:
         state: TrainState,
         batches: BatchIterator,
         steps: int,
-        asked: list[int],
+        stop: Callable[[int], bool],
     ) -> TrainState:
         start = saved = n = int(state.step)
-        while n < steps and not asked:
+        while n < steps and not stop(n):
             before, (state, metrics) = state, step(state, _next(batches, n, steps))
             if n == start and self.checkpointer is not None:
                 _check_same(before, state)
@@ -161,7 +209,7 @@ class _Run:
         if self.on_step is not None:
             self.on_step(n, metrics)
         if finite is not None:
-            _check_finite(n, metrics, finite)
+            _check_finite(n, metrics, finite, self.checkpointer)
 
     def save(self, n: int, state: TrainState, batches: BatchIterator) -> int:
         if self.checkpointer is None:
@@ -205,35 +253,47 @@ def _finite(params: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
 
 
-def _check_finite(n: int, metrics: Metrics, finite: PyTree) -> None:
+def _check_finite(
+    n: int, metrics: Metrics, finite: PyTree, checkpointer: Checkpointer | None
+) -> None:
     """Raise FloatingPointError for the first leaf that is not finite."""
     skipped = metrics.skipped is not None and bool(metrics.skipped)
     seen = {} if skipped else named_leaves(metrics)
     for name, x in seen.items():
         if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all():
-            raise _not_finite(n, f"metrics.{name}", x)
+            raise _not_finite(n, f"metrics.{name}", x, checkpointer)
     for name, good in named_leaves(finite).items():
         if not good:
-            raise _not_finite(n, f"params.{name}", None)
+            raise _not_finite(n, f"params.{name}", None, checkpointer)
 
 
-def _not_finite(n: int, name: str, value: Any) -> FloatingPointError:
+def _not_finite(
+    n: int, name: str, value: Any, checkpointer: Checkpointer | None
+) -> FloatingPointError:
     shown = f": {value}" if value is not None and np.ndim(value) == 0 else ""
+    last = "There is no checkpoint"
+    if checkpointer is not None:
+        checkpointer.wait()  # for one that is being written
+        if there := checkpointer.steps():
+            last = f"The last checkpoint is {checkpointer.folder / str(there[-1])}"
     return FloatingPointError(
-        f"step {n}: {name} is not finite{shown}. The last checkpoint is of a step before; look "
-        f"at the batch, the learning rate or clip_grad_norm."
+        f"step {n}: {name} is not finite{shown}. {last}; look at the batch, the learning rate "
+        f"or clip_grad_norm."
     )
 
 
 @contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """A list that SIGTERM makes non-empty; the handler that was there comes back."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield asked
+def _sigterm() -> Iterator[Callable[[int], bool]]:
+    """``n -> whether to stop after step n``, since SIGTERM came; the handler comes back."""
+    if jax.process_count() > 1:  # JAX handles it, and makes all of them stop at one step
+        yield multihost_utils.reached_preemption_sync_point
         return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda n: False
+        return
+    asked: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     try:
-        yield asked
+        yield lambda n: bool(asked)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -7,28 +7,32 @@ import dataclasses
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._batch import joined
-from ._arrays import tensor_to_array
+from ._arrays import array_to_tensor, tensor_to_array
 
 
-def map_tensors(fn: Callable[[torch.Tensor], Any], tree: Any) -> Any:
+def map_tensors(
+    fn: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool] = torch.is_tensor
+) -> Any:
     """Apply ``fn`` to every tensor of ``tree``; containers are kept, the rest is shared."""
-    if torch.is_tensor(tree):
+    if is_leaf(tree):
         return fn(tree)
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_tensors(fn, x) for x in tree))
+        return type(tree)(*(map_tensors(fn, x, is_leaf) for x in tree))
     if isinstance(tree, tuple | list):
-        return type(tree)(map_tensors(fn, x) for x in tree)
+        return type(tree)(map_tensors(fn, x, is_leaf) for x in tree)
     if isinstance(tree, MutableMapping):
         mapped = copy.copy(tree)  # keeps the class, BatchEncoding for example
         for key, value in tree.items():
-            mapped[key] = map_tensors(fn, value)
+            mapped[key] = map_tensors(fn, value, is_leaf)
         return mapped
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
-        return dataclasses.replace(tree, **{n: map_tensors(fn, v) for n, v in fields.items()})
+        mapped = {n: map_tensors(fn, v, is_leaf) for n, v in fields.items()}
+        return dataclasses.replace(tree, **mapped)
     return tree
 
 
@@ -49,6 +53,11 @@ def to_dtype(tree: Any, dtype: torch.dtype) -> Any:
 def to_numpy(tree: Any) -> Any:
     """A copy of ``tree`` with NumPy arrays, which share no memory with its tensors."""
     return map_tensors(tensor_to_array, tree)
+
+
+def to_tensors(tree: Any) -> Any:
+    """A copy of ``tree`` with tensors for its NumPy arrays."""
+    return map_tensors(array_to_tensor, tree, lambda x: isinstance(x, np.ndarray))
 
 
 def batch_of(

@@ -113,8 +113,8 @@ class Checkpointer:
         step = int(state.step)
         arrays, leaves = arrays_of(state), specs_of(state)
         self.wait()
+        newest = max(set(self.steps()) - set(self._damaged), default=-1)
         self._make_room()
-        newest = max(self.steps(), default=-1)
         if newest >= step:
             raise ValueError(
                 f"{self.folder} has a checkpoint of step {newest} already, and this is step "

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import CheckpointError
+from .._put import put
 from .._state import PyTree
 from .._trees import named_leaves
 
@@ -88,9 +89,9 @@ def _restored(array: Any, spec: Spec, like: Any) -> Any:
     if _is_key(like):
         data = jnp.zeros(_target(like).shape, jnp.uint32) if array is None else array
         keys = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(like))
-        return jax.device_put(keys, like.sharding)
+        return put([keys], [like.sharding])[0]
     if array is None:
-        array = jax.device_put(jnp.zeros(like.shape, like.dtype), like.sharding)
+        array = jax.device_put(np.zeros(like.shape, like.dtype), like.sharding)
     return _weak(array) if spec.endswith(WEAK) else array
 
 

@@ -25,8 +25,8 @@ def prefetch(batches: Iterable[PyTree], size: int = 2, sharding: Any = None) -> 
       batches: what ``stream`` takes.
       size: batches ahead, at least 1.
       sharding: a ``jax.sharding.Sharding``, or a tree of them that is a prefix of a batch;
-        None: the default device. With several processes every one gives its own part of the
-        batch.
+        None: the default device, for what is on none. With several processes every one gives
+        its own part of the batch.
 
     Raises:
       ValueError: ``size`` is below 1.
@@ -125,7 +125,11 @@ def _fill(inner, sharding, ready, stopping, settings) -> None:
 
 
 def _placed(batch: PyTree, sharding: Any) -> PyTree:
-    if sharding is None or jax.process_count() == 1:
+    if sharding is None:
+        return jax.tree.map(
+            lambda x: x if isinstance(x, jax.Array) else jax.device_put(x), batch
+        )
+    if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(
         lambda where, part: jax.tree.map(

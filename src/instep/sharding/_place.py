@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 
 from .._init import init_state as init_on_one_device
+from .._put import put
 from .._state import PyTree, TrainState
 from ._layout import Layout, batch_specs, check_batch, layout, named, state_specs
 from ._sharding import Sharding
@@ -110,14 +111,14 @@ def placed_batch(batch: PyTree, where: Layout, accumulate: int) -> PyTree:
     check_batch(batch, where.replicas // processes or 1, accumulate, part)
     wanted = named(batch_specs(batch, where, accumulate), where.mesh)
 
-    def put(x, sharding):
+    def placed(x, sharding):
         if _is_on(x, where.mesh):
             return x
         if processes == 1:
             return jax.device_put(x, sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
-    return jax.tree.map(put, batch, wanted)
+    return jax.tree.map(placed, batch, wanted)
 
 
 def placed_state(state: TrainState, where: Layout) -> TrainState:
@@ -139,6 +140,6 @@ def _is_on(x: Any, mesh: Mesh) -> bool:
 
 
 def _put(tree: PyTree, shardings: PyTree) -> PyTree:
-    """``jax.device_put`` of the leaves: a scaler is not rebuilt around shardings."""
+    """``put`` of the leaves: a scaler is not rebuilt around shardings."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten(jax.device_put(leaves, treedef.flatten_up_to(shardings)))
+    return treedef.unflatten(put(leaves, treedef.flatten_up_to(shardings)))

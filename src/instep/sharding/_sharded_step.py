@@ -21,7 +21,9 @@ class ShardedStep:
 
     def __init__(self, step: Callable[..., Any], where: Layout, accumulate: int, donate: bool):
         self.where, self.accumulate = where, accumulate
-        self.jitted = jax.jit(_constrained(step, where), donate_argnums=(0,) if donate else ())
+        self.jitted: Any = jax.jit(
+            _constrained(step, where), donate_argnums=(0,) if donate else ()
+        )
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         with self._mesh(state, batch):
@@ -31,6 +33,16 @@ class ShardedStep:
         """``jax.jit(...).lower``: to look at what is compiled."""
         with self._mesh(state, batch):
             return self.jitted.lower(*self._placed(state, batch))
+
+    def compiled(self, state: TrainState, batch: PyTree) -> tuple[Any, Any]:
+        """The jaxpr and what is compiled of it; a call finds it."""
+        with self._mesh(state, batch):
+            traced = self.jitted.trace(*self._placed(state, batch))
+            return traced.jaxpr, traced.lower().compile()
+
+    def _cache_size(self) -> int:
+        """As of ``jax.jit``."""
+        return self.jitted._cache_size()
 
     def _mesh(self, state: TrainState, batch: PyTree) -> AbstractContextManager:
         """The mesh in force, where a caller may have set one of explicit axes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,6 +17,10 @@ from ..bridge._torch_loop import run_step, windows
 from ..bridge._transfer import link, model_arrays, start_from
 from ._metric import Metric
 from ._workload import Workload
+
+
+if TYPE_CHECKING:
+    from ..parity import Pair
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,6 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
         on_step(n)
 
     pair.torch.model.eval()
-    apply = jax.jit(pair.jax.apply)
 
     def torch_logits(microbatch: Any) -> np.ndarray:
         inputs, _ = microbatch
@@ -60,15 +63,26 @@ def train(workload: Workload, on_step: Callable[[int], None] = lambda n: None) -
         with torch.no_grad(), bf16:
             return pair.torch.model(inputs).float().numpy()
 
-    def jax_logits(microbatch: Any) -> np.ndarray:
-        inputs, _ = batch_of([microbatch], pair.batch, 1)
-        return np.asarray(apply(state.params, state.buffers, inputs), np.float32)
-
     return Trained(
         workload.total_steps,
         measured(workload.metric, torch_logits, workload.held_out()),
-        measured(workload.metric, jax_logits, workload.held_out()),
+        jax_metric(workload, pair)(state.params, state.buffers),
     )
+
+
+def jax_metric(workload: Workload, pair: Pair) -> Callable[[Any, Any], float]:
+    """``(params, buffers) -> metric`` of the JAX half of ``pair`` on held-out data."""
+    assert isinstance(pair.jax, JaxLoop) and pair.jax.apply is not None
+    apply = jax.jit(pair.jax.apply)
+
+    def metric(params: Any, buffers: Any) -> float:
+        def logits(microbatch: Any) -> np.ndarray:
+            inputs, _ = batch_of([microbatch], pair.batch, 1)
+            return np.asarray(apply(params, buffers, inputs), np.float32)
+
+        return measured(workload.metric, logits, workload.held_out())
+
+    return metric
 
 
 def measured(
