@@ -15,8 +15,9 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ from instep.parity._environment import environment
 TIMES = 2  # in a loop
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     examples: int
     channels: int
     image: tuple[int, ...]
