@@ -14,7 +14,7 @@ import instep
 from conftest import assert_in_step
 from instep import ops
 from instep._convolution import convolve
-from instep._on_cpu import fast_on_cpu
+from instep._on_cpu import as_written, fast_on_cpu
 
 
 class Case(NamedTuple):
@@ -200,3 +200,9 @@ def test_without_convolutions_nothing_is_opened():
 def test_other_devices_have_forms_of_their_own(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert fast_on_cpu(convolve) is convolve
+
+
+def test_as_written_leaves_functions_alone():
+    with as_written():
+        assert fast_on_cpu(convolve) is convolve
+    assert fast_on_cpu(convolve) is not convolve

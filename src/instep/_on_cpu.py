@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +18,8 @@ from ._interpret import Values, done, interpret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_AS_WRITTEN = ContextVar("as_written", default=False)
+
 
 def fast_on_cpu(fn: F) -> F:
     """``fn`` with each of its convolutions as ``convolve``, if the CPU is the default backend.
@@ -23,7 +27,7 @@ def fast_on_cpu(fn: F) -> F:
     It is the same function, which rounds as XLA would round it. Derivatives are to be taken
     inside of it: theirs are convolutions too.
     """
-    if jax.default_backend() != "cpu":
+    if _AS_WRITTEN.get() or jax.default_backend() != "cpu":
         return fn
 
     def on_cpu(*args: Any) -> Any:
@@ -36,6 +40,16 @@ def fast_on_cpu(fn: F) -> F:
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return on_cpu  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Inside, ``fast_on_cpu`` leaves functions alone: what is traced is what somebody wrote."""
+    token = _AS_WRITTEN.set(True)
+    try:
+        yield
+    finally:
+        _AS_WRITTEN.reset(token)
 
 
 def _convolves(jaxpr: Jaxpr) -> bool:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from ..._loop import JaxLoop, initial_state, observed_step
+from ..._on_cpu import as_written
 from ..._state import PyTree
 from ...bridge._tensors import batch_of, joined, to_numpy
 from ...bridge._torch_loop import windows
@@ -91,7 +92,8 @@ class Probe:
     @cached_property
     def jaxpr(self) -> ClosedJaxpr:
         """Of one step, from the first batch."""
-        return jax.make_jaxpr(self.step)(self.state(), self.batches[0])
+        with as_written():
+            return jax.make_jaxpr(self.step)(self.state(), self.batches[0])
 
 
 def _copied(leaf: Any) -> Any:
