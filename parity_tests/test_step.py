@@ -138,8 +138,8 @@ def test_verbs_compose_to_the_fused_step_to_the_bit():
 def test_verbs_in_a_python_loop_are_the_fused_step_to_the_bit():
     """digits-mlp in four microbatches, each verb jitted by itself.
 
-    Not digits-cnn: XLA's CPU backend compiles a convolution in a loop body to other code than
-    outside, and its gradient then differs in the last bits, with instep or without.
+    Not digits-cnn: XLA's CPU backend compiles a loop body to other code than what is outside,
+    and gradients of convolutions then differ in their last bits, with instep or without.
     """
     pair = workloads.get("digits-mlp").make_pair()
     loop = replace(pair.jax, accumulate=4)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ._dtypes import dtype_of, wide
 from ._loss_fn import LossFn, canonical
+from ._on_cpu import fast_on_cpu
 from ._select import Selector, selected
 from ._state import Accumulator, Loss, PyTree
 from ._trees import check_like, check_params
@@ -112,7 +113,7 @@ def backward(
         return scaled, out
 
     trained = [p for p, s in zip(leaves, sums, strict=True) if s is not None]
-    grads, out = jax.grad(total, has_aux=True)(trained)
+    grads, out = fast_on_cpu(jax.grad(total, has_aux=True))(trained)
     new = iter(grads)
     acc = Accumulator(
         grads=treedef.unflatten(

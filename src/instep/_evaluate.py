@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from ._accumulate import backward, mean, zero_grad
 from ._clip import clip_grad_norm, clip_grad_value
 from ._loss_fn import LossFn
-from ._on_cpu import fast_on_cpu
 from ._policy import Policy, check_scaled, under_policy
 from ._scaler import GradScaler
 from ._select import Selector
@@ -83,7 +82,6 @@ def _backward_window(
     loss_fn = under_policy(loss_fn, options.policy)
     accumulate = None if options.policy is None else options.policy.accumulate
 
-    @fast_on_cpu
     def forward_loss_backward(carry, inputs):
         acc, buffers = carry
         index, microbatch = inputs
