@@ -21,7 +21,7 @@ from rich.progress import (
 from .. import __version__
 from .._errors import RequestError, TargetError
 from ..workloads import Workload, names
-from ._target import resolve
+from ..workloads._target import resolve
 
 
 if TYPE_CHECKING:
