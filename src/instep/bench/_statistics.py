@@ -66,13 +66,11 @@ def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     """
     if len(above) != len(below) or not above:
         raise ValueError(
-            f"paired times come from the same rounds; got {len(above)} and {len(below)} of them."
+            f"paired times come from the same rounds; got {len(above)} and {len(below)}."
         )
     ratios = np.sort(np.asarray(above, np.float64) / np.asarray(below, np.float64))
     k, confidence = _rank(len(ratios))
-    return Ratio(
-        float(np.median(ratios)), float(ratios[k - 1]), float(ratios[-k]), confidence
-    )
+    return Ratio(float(np.median(ratios)), float(ratios[k - 1]), float(ratios[-k]), confidence)
 
 
 def _rank(n: int) -> tuple[int, float]:

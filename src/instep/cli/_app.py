@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +21,8 @@ from .. import __version__
 from .._errors import RequestError, TargetError
 from ..workloads import Workload, names
 from ..workloads._target import resolve
+from ._bench import bench
+from ._console import err, out, request_errors
 
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
 
 ReportPath = Annotated[
     Path | None, typer.Option("--report", help="Write the report here, as one HTML page.")
@@ -82,7 +82,7 @@ def parity(
     Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is there too
-    with _request_errors():
+    with request_errors():
         _check_folders(report, json)
         found, workload = _walk(target, steps, precision)
         _show(found, Path(target).name, report, json, leaves)
@@ -108,7 +108,7 @@ def record(
 
     Exit 0: the folder is there. Exit 2: the request was wrong.
     """
-    with _request_errors():
+    with request_errors():
         from ..bridge import TorchLoop
         from ..parity import Pair, record
 
@@ -149,7 +149,7 @@ def compare(
 
     Exit 0: in step. Exit 1: not in step, or inconclusive. Exit 2: the request was wrong.
     """
-    with _request_errors():
+    with request_errors():
         from ..parity import compare
 
         _check_folders(report, json)
@@ -163,6 +163,9 @@ def compare(
     raise typer.Exit(0 if made.in_step else 1)
 
 
+app.command()(bench)
+
+
 @app.command(name="list")
 def list_() -> None:
     """List the built-in workloads: real training problems with a PyTorch and a Flax half."""
@@ -170,7 +173,7 @@ def list_() -> None:
 
     from ..workloads import get
 
-    with _request_errors():
+    with request_errors():
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         for column in ("workload", "steps", "what it is"):
             table.add_column(column)
@@ -256,18 +259,3 @@ def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda n: bar.update(task, completed=n)
-
-
-@contextmanager
-def _request_errors():
-    """A wrong request is one message and exit 2; anything unforeseen also keeps its trace."""
-    try:
-        yield
-    except RequestError as error:
-        err.print(
-            f"instep: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from error
-    except Exception as error:
-        err.print_exception()
-        raise typer.Exit(2) from error

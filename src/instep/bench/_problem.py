@@ -1,0 +1,164 @@
+"""What TARGET gives every contender: the halves, where they start, and their batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from .._errors import TargetError
+from .._loop import JaxLoop
+from ..workloads import Workload
+from ..workloads._target import resolve
+from ._settings import Settings
+
+
+if TYPE_CHECKING:
+    from ..bridge._torch_loop import TorchLoop
+    from ..parity._pair import Pair
+
+FAR = 100_000  # optimizer steps that a tabulated schedule must reach
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fresh TARGET. Two of them are equal if it seeds what it draws, which is checked."""
+
+    name: str
+    given: Any  # a Pair, a TorchLoop or a JaxLoop
+    settings: Settings
+    double: bool = False  # the first steps in float64, for the check
+    flax: Any = None  # the ``FlaxHalf`` of a workload
+
+    @property
+    def torch_loop(self) -> TorchLoop | None:
+        return (
+            None
+            if isinstance(self.given, JaxLoop)
+            else getattr(self.given, "torch", self.given)
+        )
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether both halves were written by hand."""
+        return not isinstance(self.given, JaxLoop) and self.torch_loop is not self.given
+
+    def reference(self) -> TorchLoop:
+        """The PyTorch loop that a contender may train; in float64 for the check."""
+        import torch
+
+        from ..bridge._copy import copy_loop
+
+        assert self.torch_loop is not None
+        return copy_loop(self.torch_loop, torch.float64) if self.double else self.torch_loop
+
+    def pair(self, lowered: bool = False) -> Pair:
+        """Both halves; what was not written by hand, or ``lowered`` asks for, is lowered."""
+        from ..parity._pair import lowered_pair
+
+        assert self.torch_loop is not None
+        if self.is_pair and not lowered:
+            return self.given
+        return lowered_pair(self.torch_loop, FAR)
+
+    def windows(self) -> list[list[Any]]:
+        """As many windows of microbatches of the PyTorch loop as are asked for."""
+        from ..bridge._tensors import tensors_in, to_dtype
+        from ..bridge._torch_loop import windows
+
+        assert self.torch_loop is not None
+        loop = self.torch_loop
+        full = (w for w in windows(loop) if len(w) == loop.accumulate)
+        return [
+            to_dtype(window, _float64()) if self.double else window
+            for window in _alike(full, self._count, lambda w: [x.shape for x in tensors_in(w)])
+        ]
+
+    def jax_batches(self) -> list[Any]:
+        """The batches of a ``JaxLoop`` alone, as its step takes them."""
+        assert isinstance(self.given, JaxLoop)
+        if self.given.batches is None:
+            raise TargetError(
+                f"{self.name} returned a JaxLoop without batches; give it batches=, a list of "
+                f"what its step takes."
+            )
+        stream = (x for _ in iter(int, 1) for x in self.given.batches)
+        found = _alike(stream, self._count, lambda b: [np.shape(x) for x in jax.tree.leaves(b)])
+        return [jax.tree.map(_double, batch) for batch in found] if self.double else found
+
+    @property
+    def _count(self) -> int:
+        return self.settings.check_steps if self.double else self.settings.batches
+
+
+def load(target: str, settings: Settings, double: bool = False) -> Problem:
+    """Call TARGET, with the random states of Python, NumPy and PyTorch as at every call.
+
+    Raises:
+      TargetError: it returns something else than a ``Pair``, ``TorchLoop`` or ``JaxLoop``.
+    """
+    _seed(settings.seed)
+    found = resolve(target, settings.precision)
+    flax = found.flax() if isinstance(found, Workload) and found.flax is not None else None
+    _seed(settings.seed)
+    given = found.make_pair() if isinstance(found, Workload) else found
+    jax_half = given if isinstance(given, JaxLoop) else getattr(given, "jax", None)
+    takes = isinstance(jax_half, JaxLoop) or type(given).__name__ == "TorchLoop"
+    if not takes:
+        raise TargetError(
+            f"{target} returned a {type(given).__name__}; bench takes an instep.TorchLoop, an "
+            f"instep.Pair whose JAX half is a JaxLoop, or a JaxLoop with batches."
+        )
+    return Problem(target, given, settings, double, flax)
+
+
+@contextmanager
+def surroundings(problem: Problem) -> Iterator[None]:
+    """What both frameworks are set to, for the check or for the times."""
+    if not problem.double:
+        with jax.default_matmul_precision(problem.settings.matmul_precision):
+            yield
+        return
+    if problem.torch_loop is None:
+        from ..parity._jax_side import jax_precision as precision
+    else:
+        from ..parity._settings import precision
+    with precision("float64"):
+        yield
+
+
+def _alike(stream: Any, count: int, shapes: Any) -> list[Any]:
+    """The first ``count`` that are shaped as the very first: one compilation serves all."""
+    found: list[Any] = []
+    for x in islice(stream, 100 * count):
+        if not found or shapes(x) == shapes(found[0]):
+            found.append(x)
+        if len(found) == count:
+            break
+    return found
+
+
+def _seed(seed: int) -> None:
+    import sys
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def _float64() -> Any:
+    import torch
+
+    return torch.float64
+
+
+def _double(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x

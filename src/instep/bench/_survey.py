@@ -1,0 +1,174 @@
+"""Before anything is timed: how much work it is, and what the first steps must give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._loop import JaxLoop
+from . import _exchange, _flops
+from ._fused import fused
+from ._problem import Problem, load, surroundings
+from ._settings import Job
+
+
+COMPARED = ("loss", "parameter", "buffer")  # what every contender can show
+
+
+def survey(job: Job) -> dict[str, Any]:
+    """What the parent must know; the reference goes to ``job.folder``.
+
+    Returns:
+      ``items`` of a ``unit`` and ``flops`` (``flops_by`` whom) per step, ``parameters``, and
+      with a check ``parity``: the verdict on the halves of TARGET, and why.
+    """
+    problem = load(job.target, job.settings)
+    found: dict[str, Any] = (
+        _work_of_jax(problem) if problem.torch_loop is None else _work(problem)
+    )
+    if job.settings.check_steps:
+        if problem.torch_loop is not None:
+            found["parity"] = _parity(problem)
+            if not found["parity"]["in_step"]:
+                return found
+        double = load(job.target, job.settings, double=True)
+        with surroundings(double):
+            steps = _reference_of_jax(double) if alone else _reference(double)
+        _exchange.write(Path(job.folder) / "reference.npz", *steps)
+    return found
+
+
+def items_of(shape: Sequence[int], floating: bool) -> tuple[int, str]:
+    """How many of what a microbatch holds, by its first array.
+
+    Whole numbers (B, T) are ``B T`` tokens, floats (B, ., ., .) are B images; else B examples.
+    """
+    if not floating and len(shape) == 2:
+        return math.prod(shape), "tokens"
+    unit = "images" if floating and len(shape) == 4 else "examples"
+    return (int(shape[0]) if shape else 1), unit
+
+
+def _work(problem: Problem) -> dict[str, Any]:
+    from ..bridge._tensors import tensors_in
+
+    loop, window = problem.torch_loop, problem.windows()[0]
+    assert loop is not None
+    first = tensors_in(window[0])[0]
+    items, unit = items_of(tuple(first.shape), first.is_floating_point())
+    flops = _flops.of_torch(loop, window)
+    return {
+        "items": items * loop.accumulate,
+        "unit": unit,
+        "parameters": sum(p.numel() for p in loop.model.parameters()),
+        "accumulate": loop.accumulate,
+        "flops": flops or None,
+        "flops_by": _flops.BY_TORCH if flops else None,
+    }
+
+
+def _work_of_jax(problem: Problem) -> dict[str, Any]:
+    loop: JaxLoop = problem.given
+    k, batch = loop.accumulate, problem.jax_batches()[0]
+    microbatch = batch if k == 1 else jax.tree.map(lambda x: x[0], batch)
+    first = np.asarray(jax.tree.leaves(microbatch)[0])
+    items, unit = items_of(first.shape, np.issubdtype(first.dtype, np.floating))
+    flops = _flops.of_jax(loop, microbatch)
+    return {
+        "items": items * k,
+        "unit": unit,
+        "parameters": sum(x.size for x in jax.tree.leaves(loop.params)),
+        "accumulate": k,
+        "flops": flops,
+        "flops_by": _flops.BY_XLA if flops else None,
+    }
+
+
+def _parity(problem: Problem) -> dict[str, Any]:
+    """The verdict of ``parity.run`` on TARGET as it is, in few steps."""
+    from ..parity import run
+    from ..parity._words import told
+
+    steps = problem.settings.check_steps
+    report = run(problem.given, steps, checks=False)
+    return {
+        "verdict": str(report.verdict),
+        "in_step": report.in_step,
+        "reason": report.reason,
+        "steps": steps,
+        "told": [list(line) for line in told(report)],
+    }
+
+
+def _reference(problem: Problem) -> tuple[list[Any], list[Any]]:
+    """PyTorch's own float64 steps, and the floors that copies under rounding measure."""
+    from ..parity._records import Plan
+    from ..parity._torch_walk import begin_torch
+
+    loop = problem.torch_loop
+    assert loop is not None
+    walk = begin_torch(Plan("float64"), problem.reference(), loop)
+    seen, floors = [_compared(walk.standing)], [{}]
+    for n, window in enumerate(problem.windows(), start=1):
+        step = walk.step(n, window)
+        seen.append(_compared(step.right))
+        floors.append({x: f.error for x, f in step.floors.items() if x.kind in COMPARED})
+    return seen, floors
+
+
+def _reference_of_jax(problem: Problem) -> tuple[list[Any], list[Any]]:
+    """instep's own float64 steps, and how far weights moved by one ulp take them."""
+    from ..parity._judge import distance
+    from ..parity._tolerance import DRAWS
+
+    seen, *draws = (_taken(moved) for moved in (problem, *_moved(problem, DRAWS)))
+    floors = [
+        {
+            leaf: max(distance(draw[n][leaf], right) for draw in draws)
+            for leaf, right in x.items()
+        }
+        for n, x in enumerate(seen)
+    ]
+    return seen, [{}, *floors[1:]]
+
+
+def _moved(problem: Problem, draws: int) -> list[Problem]:
+    def by_one_ulp(x: Any, rng: np.random.Generator) -> np.ndarray:
+        x = np.asarray(x, np.float64)
+        return np.nextafter(x, np.where(rng.random(x.shape) < 0.5, -np.inf, np.inf))
+
+    rngs = [np.random.default_rng(seed) for seed in range(draws)]
+    return [
+        replace(
+            problem,
+            given=replace(
+                problem.given,
+                params=jax.tree.map(lambda x, r=rng: by_one_ulp(x, r), problem.given.params),
+            ),
+        )
+        for rng in rngs
+    ]
+
+
+def _taken(problem: Problem) -> list[Any]:
+    return first_steps(fused(problem, ""), problem.settings.check_steps)
+
+
+def first_steps(contender: Any, steps: int) -> list[Any]:
+    """What stands before the first step of a contender, and after each."""
+    seen = [contender.standing()]
+    for n in range(steps):
+        contender.step(n)
+        contender.wait()
+        seen.append(contender.observe())
+    return seen
+
+
+def _compared(observation: Any) -> Any:
+    return {leaf: x for leaf, x in observation.items() if leaf.kind in COMPARED}
