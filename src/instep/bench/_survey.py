@@ -29,11 +29,10 @@ def survey(job: Job) -> dict[str, Any]:
       with a check ``parity``: the verdict on the halves of TARGET, and why.
     """
     problem = load(job.target, job.settings)
-    found: dict[str, Any] = (
-        _work_of_jax(problem) if problem.torch_loop is None else _work(problem)
-    )
+    alone = problem.torch_loop is None
+    found: dict[str, Any] = _work_of_jax(problem) if alone else _work(problem)
     if job.settings.check_steps:
-        if problem.torch_loop is not None:
+        if not alone:
             found["parity"] = _parity(problem)
             if not found["parity"]["in_step"]:
                 return found
