@@ -162,7 +162,8 @@ def _loss_and_grads(loop: JaxLoop) -> Any:
     loss_fn = canonical(loop.loss_fn)
 
     def loss(params: PyTree, buffers: PyTree, microbatch: PyTree) -> Any:
-        out = loss_fn(params, buffers, microbatch, None)
+        own = jax.tree.map(lambda x: x, buffers)  # Flax writes into those it is given
+        out = loss_fn(params, own, microbatch, None)
         after = buffers if out.buffers is None else out.buffers
         return out.total, (out.total, jnp.asarray(out.weight, out.total.dtype), after)
 

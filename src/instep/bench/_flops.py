@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -32,6 +33,7 @@ def of_torch(loop: TorchLoop, window: list[Any]) -> float:
 
     copy = copy_loop(loop)
     with (
+        warnings.catch_warnings(action="ignore"),  # it sets a flag of other devices too
         sdpa_kernel(SDPBackend.MATH),  # the fused kernels of the CPU are not in its table,
         torch.backends.mkldnn.flags(enabled=False),  # nor is the fused LSTM
         FlopCounterMode(display=False) as counter,

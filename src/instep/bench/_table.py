@@ -61,7 +61,9 @@ def lines(report: BenchReport) -> Iterator[str]:
 
 
 def _times(report: BenchReport) -> Table:
-    table = _table("contender", "ms a step", "10 to 90 %", "instep / it", "95 % interval")
+    ratios = [one.ratio for one in report.contenders if one.ratio is not None]
+    interval = f"{ratios[0].confidence:.0%} interval" if ratios else ""
+    table = _table("contender", "ms a step", "10 to 90 %", "instep / it", interval)
     for one in report.contenders:
         r, ms = one.ratio, one.step
         table.add_row(

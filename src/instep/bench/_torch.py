@@ -26,6 +26,7 @@ from ._settings import MATMUL
 
 TRIAL_ROUNDS, TRIAL_STEPS = 5, 2  # of each memory format
 DEFAULT = "default"  # mode of torch.compile
+FUSED_ON = ("cpu", "cuda")  # of the devices that JAX has too
 GRAPHED = ("reduce-overhead", "max-autotune")  # modes that replay CUDA graphs
 
 
@@ -119,12 +120,11 @@ def fuse(optimizer: torch.optim.Optimizer) -> bool:
     In place, since a scheduler holds on to its optimizer: what the constructor does with
     ``fused=True``.
     """
-    devices = torch.utils._foreach_utils._get_fused_kernels_supported_devices()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     possible = (
         "fused" in optimizer.defaults
         and not optimizer.state
-        and all(p.device.type in devices and p.is_floating_point() for p in parameters)
+        and all(p.device.type in FUSED_ON and p.is_floating_point() for p in parameters)
         and not any(group.get("differentiable") for group in optimizer.param_groups)
     )
     if not possible:
