@@ -115,7 +115,7 @@ def clip(loop: JaxLoop) -> optax.GradientTransformation:
     def clipped(grads: PyTree, params: PyTree) -> PyTree:
         del params
         if loop.clip_grad_norm is not None:
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             scale = jnp.minimum(1.0, loop.clip_grad_norm / (norm + CLIP_EPS))
             grads = jax.tree.map(lambda g: g * scale, grads)
         if loop.clip_grad_value is not None:

@@ -120,7 +120,7 @@ def _rates(loop: TorchLoop) -> tuple[list[Rate], bool]:
     others = [_moved(group) for group in groups]
     rows, cycled = [], False
     copy.optimizer.step()  # else the scheduler warns that it goes first; nothing has a gradient
-    for n in range(1, TABLE + 1):
+    for n in range(1, min(TABLE, getattr(scheduler, "total_steps", TABLE)) + 1):
         rows.append([float(group["lr"]) for group in groups])
         if n % loop.scheduler_every == 0:
             scheduler.step()

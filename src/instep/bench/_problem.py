@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -69,16 +69,14 @@ class Problem:
 
     def windows(self) -> list[list[Any]]:
         """As many windows of microbatches of the PyTorch loop as are asked for."""
-        from ..bridge._tensors import tensors_in, to_dtype
+        import torch
+
+        from ..bridge._tensors import to_dtype
         from ..bridge._torch_loop import windows
 
         assert self.torch_loop is not None
-        loop = self.torch_loop
-        full = (w for w in windows(loop) if len(w) == loop.accumulate)
-        return [
-            to_dtype(window, _float64()) if self.double else window
-            for window in _alike(full, self._count, lambda w: [x.shape for x in tensors_in(w)])
-        ]
+        taken = list(islice(windows(self.torch_loop), self._count))
+        return [to_dtype(w, torch.float64) for w in taken] if self.double else taken
 
     def jax_batches(self) -> list[Any]:
         """The batches of a ``JaxLoop`` alone, as its step takes them."""
@@ -115,7 +113,7 @@ def load(target: str, settings: Settings, double: bool = False) -> Problem:
             f"{target} returned a {type(given).__name__}; bench takes an instep.TorchLoop, an "
             f"instep.Pair whose JAX half is a JaxLoop, or a JaxLoop with batches."
         )
-    return Problem(target, given, settings, double, flax)
+    return Problem(target, _with_its_batches(given, settings), settings, double, flax)
 
 
 @contextmanager
@@ -131,6 +129,21 @@ def surroundings(problem: Problem) -> Iterator[None]:
         from ..parity._settings import precision
     with precision("float64"):
         yield
+
+
+def _with_its_batches(given: Any, settings: Settings) -> Any:
+    """``given`` with its first windows as a list: a shuffle would go on with whoever looks."""
+    if isinstance(given, JaxLoop):
+        return given
+    from ..bridge._tensors import tensors_in
+    from ..bridge._torch_loop import windows
+
+    loop = getattr(given, "torch", given)
+    full = (w for w in windows(loop) if len(w) == loop.accumulate)
+    count = max(settings.batches, settings.check_steps)
+    taken = _alike(full, count, lambda w: [x.shape for x in tensors_in(w)])
+    loop = replace(loop, batches=[microbatch for window in taken for microbatch in window])
+    return replace(given, torch=loop) if hasattr(given, "torch") else loop
 
 
 def _alike(stream: Any, count: int, shapes: Any) -> list[Any]:
@@ -151,12 +164,6 @@ def _seed(seed: int) -> None:
     np.random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
-
-
-def _float64() -> Any:
-    import torch
-
-    return torch.float64
 
 
 def _double(x: Any) -> np.ndarray:

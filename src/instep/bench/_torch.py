@@ -7,6 +7,8 @@ back between steps.
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +93,8 @@ def train_step(loop: TorchLoop, model: Any, graphed: bool = False) -> Callable:
     """
     optimizer, scheduler, k = loop.optimizer, loop.scheduler, loop.accumulate
     parameters = list(loop.model.parameters())
+    last = getattr(scheduler, "total_steps", math.inf)  # a OneCycleLR refuses to go further,
+    first = None if scheduler is None else copy.deepcopy(scheduler.state_dict())  # and begins
 
     def step(n: int, window: list[Any]) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -107,6 +111,8 @@ def train_step(loop: TorchLoop, model: Any, graphed: bool = False) -> Callable:
             clip_grad_value_(parameters, loop.clip_grad_value)
         optimizer.step()
         if scheduler is not None and (n + 1) % loop.scheduler_every == 0:
+            if scheduler.last_epoch >= last:
+                scheduler.load_state_dict(copy.deepcopy(first))
             scheduler.step()
         assert total is not None
         return total

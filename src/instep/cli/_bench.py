@@ -85,14 +85,16 @@ def bench(
             )
         except ValueError as error:
             raise RequestError(str(error)) from error
-        try:
-            with err.status("") as status:
+        report = None
+        with err.status("") as status:
+            try:
                 report = run(target, against.split(","), settings, status.update)
-        except UnequalWorkError as error:
-            failed(error)
-            raise typer.Exit(1) from error
-        if json is not None:
-            report.to_json(json)
-        if plot is not None:
-            report.to_svg(plot)
-        out.print(render(report))
+            except UnequalWorkError as error:
+                failed(error)
+        if report is not None:
+            if json is not None:
+                report.to_json(json)
+            if plot is not None:
+                report.to_svg(plot)
+            out.print(render(report))
+    raise typer.Exit(1 if report is None else 0)
