@@ -12,7 +12,10 @@ from ._table import title
 
 WIDTH, ROW, TOP, BOTTOM = 880, 34, 76, 46
 NAMES, TIMES, RATIOS = 150, (160, 500), (570, 860)  # x: where names end, and both panels
-INK, FAINT, BAR, OURS, MARK = "#1f2328", "#8b949e", "#b6c2cf", "#2f6f9f", "#c2571a"
+TICKS = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0, 0.8, 1.25, 1.5, 0.67, 16.0, 0.06, 32.0)
+APART = 28  # between two ticks; those that come first in TICKS are kept
+INK, FAINT, GRID = "#1f2328", "#8b949e", "#e6e9ec"
+BAR, OURS, MARK = "#b6c2cf", "#2f6f9f", "#c2571a"
 
 
 def picture(report: BenchReport) -> str:
@@ -56,7 +59,7 @@ def _times(report: BenchReport, height: int) -> Iterable[str]:
         return left + (right - left) * ms / (most * 1.12)
 
     for n in range(math.floor(most / step) + 1):
-        yield _line(x(n * step), TOP - 6, x(n * step), height - BOTTOM, "#e6e9ec")
+        yield _line(x(n * step), TOP - 6, x(n * step), height - BOTTOM, GRID)
         yield _text(x(n * step), height - BOTTOM + 16, f"{n * step:g}", "middle", FAINT)
     yield _text((left + right) / 2, height - 10, "ms a step", "middle", FAINT)
     for i, one in enumerate(report.contenders):
@@ -80,12 +83,12 @@ def _ratios(report: BenchReport, height: int) -> Iterable[str]:
     def x(ratio: float) -> float:
         return left + (right - left) * (math.log(ratio) - low) / (high - low)
 
-    for tick in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 2 / 3, 0.8, 1.0, 1.25, 1.5, 2.0, 4.0, 8.0, 16.0):
-        if low <= math.log(tick) <= high:
-            one = tick == 1.0
-            yield _line(
-                x(tick), TOP - 6, x(tick), height - BOTTOM, INK if one else "#e6e9ec", 1
-            )
+    shown: list[float] = []
+    for tick in TICKS:
+        if low <= math.log(tick) <= high and all(abs(x(tick) - at) > APART for at in shown):
+            shown.append(x(tick))
+            colour = INK if tick == 1.0 else GRID
+            yield _line(x(tick), TOP - 6, x(tick), height - BOTTOM, colour)
             yield _text(x(tick), height - BOTTOM + 16, f"{tick:.3g}", "middle", FAINT)
     yield _text(
         (left + right) / 2, height - 10, "instep's step over it: left of 1 is faster", "middle",

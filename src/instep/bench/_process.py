@@ -95,7 +95,7 @@ def environment(job: Job, given: Mapping[str, str] | None = None) -> dict[str, s
 
     Nothing that was compiled before is found again. A GPU is shared by those that wait. Threads
     of OpenMP sleep while they wait, unless the caller says otherwise: one that spins takes a
-    core from whoever computes.
+    core from whoever computes. JAX stays on the host where it is not timed.
     """
     made = dict(os.environ if given is None else given)
     made.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -104,7 +104,7 @@ def environment(job: Job, given: Mapping[str, str] | None = None) -> dict[str, s
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    if job.kind != "time" or job.settings.device == "cpu":
+    if job.kind != "time" or job.settings.device == "cpu" or "torch" in job.contender:
         made["JAX_PLATFORMS"] = "cpu"
     elif job.settings.device == "gpu":
         made["JAX_PLATFORMS"] = "cuda"
