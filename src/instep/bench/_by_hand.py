@@ -127,7 +127,7 @@ def clip(loop: JaxLoop) -> optax.GradientTransformation:
 
 
 def optimizer(side: JaxSide) -> tuple[optax.GradientTransformation, PyTree, str]:
-    """The optimizer of optax that does the same, its state if it is not new, and which it is.
+    """The optimizer of optax that does the same, its state unless it is new, and its name.
 
     Where optax has none, or the PyTorch half is in mid-training, it is the loop's own: what
     is then compared is the step around it.
@@ -139,9 +139,10 @@ def optimizer(side: JaxSide) -> tuple[optax.GradientTransformation, PyTree, str]
         tx, note = optax_of(side.torch, side.weights, loop.params)
         if tx is not None:
             return tx, None, note
-        return loop.tx, initial_state(loop).opt_state, f"the loop's own: {note}"
-    start = None if loop.opt_state is None else initial_state(loop).opt_state
-    return loop.tx, start, "the loop's own"
+        note, new = f"the loop's own: {note}", not side.torch.optimizer.state
+    else:
+        note, new = "the loop's own", loop.opt_state is None
+    return loop.tx, None if new else initial_state(loop).opt_state, note
 
 
 def check(loop: JaxLoop, name: str) -> None:

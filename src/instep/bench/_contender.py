@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -123,6 +123,6 @@ def build(name: str, problem: Problem) -> Contender:
     return make(problem, option)
 
 
-def refuse(name: str, why: str) -> Any:
+def refuse(name: str, why: str) -> NoReturn:
     """Raise a ``BenchError`` that tells how to go on without this contender."""
     raise BenchError(f"{name} cannot run this TARGET: {why}. Leave it out of --against.")

@@ -9,20 +9,26 @@ buffer must agree with PyTorch's own steps (for a ``JaxLoop`` alone: with instep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._errors import RequestError
 from ..parity._judge import measure
-from ..parity._leaf import LOSS, STAGE, Leaf
+from ..parity._leaf import LOSS, STAGE, Leaf, Observation
 from ..parity._records import Measurement, Status
 from ..parity._words import relative
-from ._exchange import Steps
 
 
 class UnequalWorkError(RequestError):
     """Two contenders would not do the same work; the message names the first divergence."""
+
+
+class Steps(NamedTuple):
+    """What was seen before the first step and after each, and how far rounding moves it."""
+
+    seen: list[Observation]
+    floors: list[dict[Leaf, float]]
 
 
 def check_halves(target: str, parity: Mapping[str, Any]) -> None:
@@ -45,7 +51,7 @@ def check_halves(target: str, parity: Mapping[str, Any]) -> None:
     )
 
 
-def check_steps(name: str, reference: Steps, found: Steps) -> int:
+def check_steps(name: str, reference: Steps, found: list[Observation]) -> int:
     """Raise unless ``found`` agrees with ``reference``; how many leaves were judged.
 
     Raises:
@@ -54,7 +60,7 @@ def check_steps(name: str, reference: Steps, found: Steps) -> int:
     largest, judged = 0.0, 0
     for n, right in enumerate(reference.seen):
         for leaf in sorted(right, key=lambda x: (list(STAGE).index(x.kind), x.name)):
-            if leaf not in found.seen[n]:
+            if leaf not in found[n]:
                 if leaf.kind == "buffer":
                     continue  # such as num_batches_tracked, which JAX halves may lack
                 raise UnequalWorkError(
@@ -65,7 +71,7 @@ def check_steps(name: str, reference: Steps, found: Steps) -> int:
                 largest = max(largest, abs(float(value)))
             floor = reference.floors[n].get(leaf, 0.0)
             at_least = largest if leaf == LOSS else 0.0
-            m = measure(n, np.asarray(value), found.seen[n][leaf], floor, at_least)
+            m = measure(n, np.asarray(value), found[n][leaf], floor, at_least)
             if m.status in (Status.DIVERGED, Status.NOT_FINITE):
                 raise UnequalWorkError(_apart(name, leaf, m))
             judged += m.judged

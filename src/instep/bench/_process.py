@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._errors import RequestError
 from ._contender import BenchError
+from ._equal import UnequalWorkError
 from ._settings import Job
 
 
+REFUSALS = {x.__name__: x for x in (BenchError, UnequalWorkError)}
 TAIL = 15  # lines of what a worker wrote before it stopped
 
 
@@ -40,24 +42,25 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def answer(self) -> dict[str, Any]:
-        """Wait for the next one.
+    def answer(self, on_stage: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+        """Wait for the next one; ``on_stage`` hears what the worker is at until then.
 
         Raises:
           RequestError: the worker refused, raised or ended; the message is its own.
         """
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        who = self.job.contender or self.job.kind
+        line, who = self._process.stdout.readline(), self.job.name
         if not line:
             self._process.wait()
             raise BenchError(
                 f"{who} ended with exit code {self._process.returncode}:\n{self._tail()}"
             )
         found = json.loads(line)
+        if "stage" in found:
+            on_stage(found["stage"])
+            return self.answer(on_stage)
         if "refused" in found:
-            kind = BenchError if found["kind"] == "BenchError" else RequestError
-            raise kind(found["refused"])
+            raise REFUSALS.get(found["kind"], RequestError)(found["refused"])
         if "raised" in found:
             raise BenchError(f"{who} raised: {found['raised']}\n{self._tail()}")
         return found
@@ -104,7 +107,7 @@ def environment(job: Job, given: Mapping[str, str] | None = None) -> dict[str, s
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    if job.kind != "time" or job.settings.device == "cpu" or "torch" in job.contender:
+    if job.kind != "time" or job.settings.device == "cpu" or "torch" in job.name:
         made["JAX_PLATFORMS"] = "cpu"
     elif job.settings.device == "gpu":
         made["JAX_PLATFORMS"] = "cuda"

@@ -84,7 +84,7 @@ class BenchReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as ``bench.schema.json`` describes it."""
-        found = {"schema": SCHEMA} | asdict(self)
+        found: dict[str, Any] = {"schema": SCHEMA} | asdict(self)
         for record, one in zip(found["contenders"], self.contenders, strict=True):
             record["items_per_second"] = self.items_per_second(one)
             record["flops_per_second"] = self.flops_per_second(one)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from . import _exchange, _machine
+from . import _machine
 from ._contender import CONTENDERS, FIRST, BenchError, parse
-from ._equal import check_halves, check_steps
 from ._flops import dense_peak
 from ._process import Worker
 from ._report import BenchReport, measured
@@ -53,18 +50,13 @@ def run(
     """
     settings = Settings() if settings is None else settings
     names, began, before = parse(against), time.perf_counter(), _machine.load()
-    with tempfile.TemporaryDirectory() as folder:
-        on_stage("survey and parity")
-        work = _once(Job("survey", target, "", settings, folder))
-        parity = work.pop("parity", None)
-        if parity is not None:
-            check_halves(target, parity)
-        judged = _checked(names, target, settings, Path(folder), on_stage)
+    with Worker(Job("survey", target, tuple(names), settings)) as worker:
+        survey = worker.answer(on_stage)
     with ExitStack() as stack:
         workers, started = {}, {}
         for name in names:
             on_stage(f"{name}: first steps")
-            worker = stack.enter_context(Worker(Job("time", target, name, settings)))
+            worker = stack.enter_context(Worker(Job("time", target, (name,), settings)))
             workers[name], started[name] = worker, worker.answer()
         _check_devices(started)
         rounds = interleave(
@@ -81,7 +73,7 @@ def run(
             None if name == FIRST else seconds[FIRST],
             started[name],
             ended[name],
-            judged.get(name, 0),
+            survey["judged"].get(name, 0),
         )
         for name in names
     )
@@ -89,9 +81,9 @@ def run(
         target,
         settings,
         rounds.steps,
-        work,
+        survey["work"],
         dense_peak(settings, started[FIRST]["device"]),
-        parity,
+        survey["parity"],
         contenders,
         _machine.machine(),
         started[FIRST]["environment"],
@@ -100,26 +92,6 @@ def run(
         (before, _machine.load()),
         time.perf_counter() - began,
     )
-
-
-def _checked(
-    names: Iterable[str], target: str, settings: Settings, folder: Path, on_stage: OnStage
-) -> dict[str, int]:
-    """How many leaves of each contender were judged in step; empty: unchecked."""
-    if not settings.check_steps:
-        return {}
-    reference, judged = _exchange.read(folder / "reference.npz"), {}
-    for name in names:
-        on_stage(f"{name}: does it do the same work?")
-        _once(Job("check", target, name, settings, str(folder)))
-        found = _exchange.read(folder / f"{name.replace(':', '-')}.npz")
-        judged[name] = check_steps(name, reference, found)
-    return judged
-
-
-def _once(job: Job) -> dict[str, Any]:
-    with Worker(job) as worker:
-        return worker.answer()
 
 
 def _check_devices(started: Mapping[str, Mapping[str, Any]]) -> None:

@@ -62,17 +62,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does: ``"survey"``, ``"check"`` or ``"time"``."""
+    """What one process does: the ``"survey"`` of all contenders, or the ``"time"`` of one."""
 
     kind: str
     target: str
-    contender: str
+    contenders: tuple[str, ...]
     settings: Settings
-    folder: str = ""  # where numbers are exchanged
+
+    @property
+    def name(self) -> str:
+        """Who it is for."""
+        return self.contenders[0] if self.kind == "time" else self.kind
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def of(found: dict[str, Any]) -> Job:
-        return Job(**found | {"settings": Settings(**found["settings"])})
+        names, settings = tuple(found["contenders"]), Settings(**found["settings"])
+        return Job(found["kind"], found["target"], names, settings)

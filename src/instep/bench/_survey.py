@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from .._loop import JaxLoop
-from . import _exchange, _flops
+from . import _flops
+from ._contender import Contender, build
+from ._equal import Steps, check_halves, check_steps
 from ._fused import fused
 from ._problem import Problem, load, surroundings
 from ._settings import Job
@@ -21,26 +22,41 @@ from ._settings import Job
 COMPARED = ("loss", "parameter", "buffer")  # what every contender can show
 
 
-def survey(job: Job) -> dict[str, Any]:
-    """What the parent must know; the reference goes to ``job.folder``.
+def survey(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
+    """What must be known, and be so, before anything is timed.
 
     Returns:
-      ``items`` of a ``unit`` and ``flops`` (``flops_by`` whom) per step, ``parameters``, and
-      with a check ``parity``: the verdict on the halves of TARGET, and why.
+      ``work``: ``items`` of a ``unit`` and ``flops`` (``flops_by`` whom) per step, and more;
+      ``parity``: the verdict on the halves of TARGET; ``judged``: by contender, how many leaves
+      of its first steps are in step. None and empty without a check.
+
+    Raises:
+      UnequalWorkError: the halves or a contender would do other work.
+      BenchError: a contender cannot be made of TARGET.
     """
     problem = load(job.target, job.settings)
     alone = problem.torch_loop is None
-    found: dict[str, Any] = _work_of_jax(problem) if alone else _work(problem)
-    if job.settings.check_steps:
-        if not alone:
-            found["parity"] = _parity(problem)
-            if not found["parity"]["in_step"]:
-                return found
-        double = load(job.target, job.settings, double=True)
-        with surroundings(double):
-            steps = _reference_of_jax(double) if alone else _reference(double)
-        _exchange.write(Path(job.folder) / "reference.npz", *steps)
-    return found
+    say("how much work it is")
+    found = {"work": _work_of_jax(problem) if alone else _work(problem)}
+    if not job.settings.check_steps:
+        return found | {"parity": None, "judged": {}}
+    parity = None
+    if not alone:
+        say("parity")
+        parity = _parity(problem)
+        check_halves(job.target, parity)
+    double = load(job.target, job.settings, double=True)
+    with surroundings(double):
+        say("the first steps in float64")
+        reference = _reference_of_jax(double) if alone else _reference(double)
+    judged = {}
+    for name in job.contenders:
+        say(f"the first steps of {name}")
+        fresh = load(job.target, job.settings, double=True)  # before PyTorch draws in float64
+        with surroundings(fresh):
+            seen = first_steps(build(name, fresh), job.settings.check_steps)
+        judged[name] = check_steps(name, reference, seen)
+    return found | {"parity": parity, "judged": judged}
 
 
 def items_of(shape: Sequence[int], floating: bool) -> tuple[int, str]:
@@ -105,7 +121,7 @@ def _parity(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _reference(problem: Problem) -> tuple[list[Any], list[Any]]:
+def _reference(problem: Problem) -> Steps:
     """PyTorch's own float64 steps, and the floors that copies under rounding measure."""
     from ..parity._records import Plan
     from ..parity._torch_walk import begin_torch
@@ -118,10 +134,10 @@ def _reference(problem: Problem) -> tuple[list[Any], list[Any]]:
         step = walk.step(n, window)
         seen.append(_compared(step.right))
         floors.append({x: f.error for x, f in step.floors.items() if x.kind in COMPARED})
-    return seen, floors
+    return Steps(seen, floors)
 
 
-def _reference_of_jax(problem: Problem) -> tuple[list[Any], list[Any]]:
+def _reference_of_jax(problem: Problem) -> Steps:
     """instep's own float64 steps, and how far weights moved by one ulp take them."""
     from ..parity._judge import distance
     from ..parity._tolerance import DRAWS
@@ -134,7 +150,7 @@ def _reference_of_jax(problem: Problem) -> tuple[list[Any], list[Any]]:
         }
         for n, x in enumerate(seen)
     ]
-    return seen, [{}, *floors[1:]]
+    return Steps(seen, [{}, *floors[1:]])
 
 
 def _moved(problem: Problem, draws: int) -> list[Problem]:
@@ -159,7 +175,7 @@ def _taken(problem: Problem) -> list[Any]:
     return first_steps(fused(problem, ""), problem.settings.check_steps)
 
 
-def first_steps(contender: Any, steps: int) -> list[Any]:
+def first_steps(contender: Contender, steps: int) -> list[Any]:
     """What stands before the first step of a contender, and after each."""
     seen = [contender.standing()]
     for n in range(steps):

@@ -94,7 +94,7 @@ def train_step(loop: TorchLoop, model: Any, graphed: bool = False) -> Callable:
     optimizer, scheduler, k = loop.optimizer, loop.scheduler, loop.accumulate
     parameters = list(loop.model.parameters())
     last = getattr(scheduler, "total_steps", math.inf)  # a OneCycleLR refuses to go further,
-    first = None if scheduler is None else copy.deepcopy(scheduler.state_dict())  # and begins
+    first = {} if scheduler is None else copy.deepcopy(scheduler.state_dict())  # and begins
 
     def step(n: int, window: list[Any]) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)

@@ -2,10 +2,10 @@
 
     python -m instep.bench._worker
 
-The first line is a ``Job``. A survey and a check answer once and end. A contender that is timed
-answers when it has taken its first two steps, then to every ``{"steps": n}`` with the seconds
-that n further steps took, and to ``{"end": true}`` with its memory. What user code prints goes
-to standard error.
+The first line is a ``Job``. A survey answers once and ends, after lines on what it is at. A
+contender that is timed answers when it has taken its first two steps, then to every
+``{"steps": n}`` with the seconds that n further steps took, and to ``{"end": true}`` with its
+memory. What user code prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TextIO
 
 from .._errors import RequestError, where
@@ -46,22 +45,7 @@ def main() -> None:
 def survey(job: Job, answers: TextIO) -> None:
     from ._survey import survey
 
-    _answer(answers, survey(job))
-
-
-def check(job: Job, answers: TextIO) -> None:
-    """The first steps of a contender in float64, into ``job.folder``."""
-    from . import _exchange
-    from ._contender import build
-    from ._problem import load, surroundings
-    from ._survey import first_steps
-
-    problem = load(job.target, job.settings, double=True)
-    with surroundings(problem):
-        contender = build(job.contender, problem)
-        seen = first_steps(contender, job.settings.check_steps)
-    _exchange.write(Path(job.folder) / f"{job.contender.replace(':', '-')}.npz", seen)
-    _answer(answers, {"steps": len(seen) - 1})
+    _answer(answers, survey(job, lambda text: _answer(answers, {"stage": text})))
 
 
 def timed(job: Job, answers: TextIO) -> None:
@@ -73,15 +57,15 @@ def timed(job: Job, answers: TextIO) -> None:
     from ._problem import load, surroundings
 
     compiling = _compile_seconds()
-    entry = CONTENDERS[job.contender.partition(":")[0]]
+    entry = CONTENDERS[job.name.partition(":")[0]]
     import_module(entry.place.partition(":")[0], __package__)  # before memory is looked at
     problem = load(job.target, job.settings)
     with surroundings(problem):
-        if "torch" not in job.contender:
+        if "torch" not in job.name:
             jax.devices()
         _memory.forget_peak()
         held = _memory.resident()
-        contender, prepare = _timed(lambda: build(job.contender, problem))
+        contender, prepare = _timed(lambda: build(job.name, problem))
         compiling.clear()
         first, second, losses = [], [], []
         for n, seconds in enumerate((first, second)):
@@ -121,7 +105,7 @@ def timed(job: Job, answers: TextIO) -> None:
         _answer(answers, {"memory": memory, "steps": done, "loss": contender.loss()})
 
 
-JOBS = {"survey": survey, "check": check, "time": timed}
+JOBS = {"survey": survey, "time": timed}
 
 
 def _block(contender: Any, done: int, steps: int) -> dict[str, float]:
@@ -151,11 +135,11 @@ def _compile_seconds() -> dict[str, float]:
 
     found: dict[str, float] = {}
 
-    def listen(event: str, seconds: float, **kwargs: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
         del kwargs
         if event.startswith("/jax/core/compile/"):
             name = event.rpartition("/")[2].removesuffix("_duration")
-            found[name] = found.get(name, 0.0) + seconds
+            found[name] = found.get(name, 0.0) + duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return found

@@ -159,7 +159,7 @@ class ResNet(nnx.Module):
     def __call__(self, x, training: bool):
         x = nnx.relu(self.bn(self.conv(x), training))
         if not self.small:
-            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for block in self.blocks:
             x = block(x, training)
         return self.fc(x.mean((1, 2)))
