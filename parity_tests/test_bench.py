@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import jsonschema
 import numpy as np
+import optax
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -27,7 +28,7 @@ from instep.bench._plot import picture
 from instep.bench._process import environment
 from instep.bench._rounds import interleave
 from instep.bench._settings import Job, Settings
-from instep.bench._survey import items_of
+from instep.bench._survey import items_of, survey
 from instep.bench._torch import fuse, train_step
 from instep.bridge._match import match_weights
 from instep.bridge._torch_loop import run_step, windows
@@ -294,6 +295,36 @@ def test_halves_that_are_not_in_step_are_refused_with_the_cause():
         check_halves("mine.py:pair", parity)
     for part in ("mine.py:pair is not timed", "where", "why", "instep parity mine.py:pair"):
         assert part in str(refused.value)
+
+
+def no_decay(group):
+    return optax.identity()
+
+
+def forgets_one(loop, model, graphed=False):
+    """The step of a loop that leaves the last microbatch out."""
+    right = train_step(loop, model)
+    return lambda n, window: right(n, window[:-1] if len(window) > 1 else window)
+
+
+@pytest.mark.parametrize(
+    ("target", "contender", "place", "mistake", "where"),
+    [
+        ("digits-mlp", "jax-plain", "_optax._decayed", no_decay, "parameter fc1.bias"),
+        ("digits-cnn", "jax-plain", "_by_hand.CLIP_EPS", 0.0, "parameter bn1.bias"),
+        ("digits-cnn", "torch-eager", "_torch.train_step", forgets_one, "the loss is off"),
+    ],
+)
+def test_a_contender_that_does_other_work_is_refused(
+    target, contender, place, mistake, where, monkeypatch
+):
+    """The halves are in step here: it is the contender that is not."""
+    monkeypatch.setattr(f"instep.bench.{place}", mistake)
+    monkeypatch.setattr("instep.bench._survey._parity", lambda problem: {"in_step": True})
+    job = Job("survey", target, ("instep", contender), Settings(check_steps=1))
+    with pytest.raises(UnequalWorkError, match=f"^{contender} is not timed") as refused:
+        survey(job, lambda text: None)
+    assert "at step 1" in str(refused.value) and where in str(refused.value)
 
 
 # From end to end: processes of their own, so as few as show it.
