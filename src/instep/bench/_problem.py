@@ -95,8 +95,13 @@ class Problem:
         return self.settings.check_steps if self.double else self.settings.batches
 
 
-def load(target: str, settings: Settings, double: bool = False) -> Problem:
+def load(target: str, settings: Settings, double: bool = False, small: bool = False) -> Problem:
     """Call TARGET, with the random states of Python, NumPy and PyTorch as at every call.
+
+    Args:
+      target, settings: as for ``run``.
+      double: its reference, windows and batches are float64, for the check.
+      small: of each microbatch ``settings.check_examples``, as for every check.
 
     Raises:
       TargetError: it returns something else than a ``Pair``, ``TorchLoop`` or ``JaxLoop``.
@@ -113,7 +118,9 @@ def load(target: str, settings: Settings, double: bool = False) -> Problem:
             f"{target} returned a {type(given).__name__}; bench takes an instep.TorchLoop, an "
             f"instep.Pair whose JAX half is a JaxLoop, or a JaxLoop with batches."
         )
-    return Problem(target, _with_its_batches(given, settings), settings, double, flax)
+    examples = settings.check_examples if small or double else None
+    given = _with_its_batches(given, settings, examples)
+    return Problem(target, given, settings, double, flax)
 
 
 @contextmanager
@@ -131,18 +138,25 @@ def surroundings(problem: Problem) -> Iterator[None]:
         yield
 
 
-def _with_its_batches(given: Any, settings: Settings) -> Any:
+def _with_its_batches(given: Any, settings: Settings, examples: int | None) -> Any:
     """``given`` with its first windows as a list: a shuffle would go on with whoever looks."""
     if isinstance(given, JaxLoop):
         return given
-    from ..bridge._tensors import tensors_in
+    from ..bridge._tensors import map_tensors, tensors_in
     from ..bridge._torch_loop import windows
 
     loop = getattr(given, "torch", given)
     full = (w for w in windows(loop) if len(w) == loop.accumulate)
     count = max(settings.batches, settings.check_steps)
     taken = _alike(full, count, lambda w: [x.shape for x in tensors_in(w)])
-    loop = replace(loop, batches=[microbatch for window in taken for microbatch in window])
+    batches = [microbatch for window in taken for microbatch in window]
+    if examples is not None:
+        size = tensors_in(batches[0])[0].shape[0]
+        batches = [
+            map_tensors(lambda x: x[:examples] if x.shape[:1] == (size,) else x, microbatch)
+            for microbatch in batches
+        ]
+    loop = replace(loop, batches=batches)
     return replace(given, torch=loop) if hasattr(given, "torch") else loop
 
 

@@ -22,6 +22,8 @@ class Settings:
       pause: seconds between two blocks, in which the threads of the one before fall asleep.
       batches: different ones, placed on the device beforehand and taken in turn.
       check_steps: that every contender must take in step before it is timed; 0: unchecked.
+      check_examples: of each microbatch that the check takes, where a whole one in float64 is
+        too large; None: all.
       seed: of the order of the contenders in a round, and of the random states of PyTorch and
         NumPy when TARGET is called.
       device: ``"cpu"``, ``"gpu"``, or ``"auto"``: a GPU where there is one.
@@ -38,6 +40,7 @@ class Settings:
     pause: float = 0.02
     batches: int = 8
     check_steps: int = 3
+    check_examples: int | None = None
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
@@ -47,7 +50,7 @@ class Settings:
 
     def __post_init__(self):
         least = {"rounds": 1, "warm_up": 0, "steps": 1, "batches": 1, "check_steps": 0}
-        for name, lowest in (least | {"threads": 1}).items():
+        for name, lowest in (least | {"threads": 1, "check_examples": 1}).items():
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}; got {value}.")

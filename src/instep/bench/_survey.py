@@ -43,7 +43,7 @@ def survey(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     parity = None
     if not alone:
         say("parity")
-        parity = _parity(problem)
+        parity = _parity(load(job.target, job.settings, small=True))
         check_halves(job.target, parity)
     double = load(job.target, job.settings, double=True)
     with surroundings(double):

@@ -25,6 +25,9 @@ CheckSteps = Annotated[
     int,
     typer.Option(min=0, help="That all must take in step first; 0: unchecked."),
 ]
+CheckExamples = Annotated[
+    int | None, typer.Option(min=1, help="Of each microbatch in the check; not given: all.")
+]
 Device = Annotated[str, typer.Option(help=f"One of {', '.join(DEVICES)}.")]
 Precision = Annotated[str, typer.Option(help="Of a built-in workload: float32 or bf16.")]
 Matmul = Annotated[str, typer.Option(help=f"Of both frameworks: {', '.join(MATMUL)}.")]
@@ -51,6 +54,7 @@ def bench(
     rounds: Rounds = Settings.rounds,
     steps: Steps = None,
     check_steps: CheckSteps = Settings.check_steps,
+    check_examples: CheckExamples = None,
     device: Device = Settings.device,
     precision: Precision = Settings.precision,
     matmul_precision: Matmul = Settings.matmul_precision,
@@ -76,6 +80,7 @@ def bench(
                 rounds,
                 steps=steps,
                 check_steps=check_steps,
+                check_examples=check_examples,
                 device=device,
                 precision=precision,
                 matmul_precision=matmul_precision,
