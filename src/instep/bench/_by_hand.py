@@ -151,8 +151,6 @@ def check(loop: JaxLoop, name: str) -> None:
         refuse(name, "it scales the loss")
     if loop.mesh is not None:
         refuse(name, "it trains on a mesh")
-    if loop.rng is not None:
-        refuse(name, "it draws at random")
     if loop.trainable is not None and not all(
         jax.tree.leaves(selected(loop.trainable, loop.params))
     ):
@@ -164,7 +162,7 @@ def _loss_and_grads(loop: JaxLoop) -> Any:
 
     def loss(params: PyTree, buffers: PyTree, microbatch: PyTree) -> Any:
         own = jax.tree.map(lambda x: x, buffers)  # Flax writes into those it is given
-        out = loss_fn(params, own, microbatch, None)
+        out = loss_fn(params, own, microbatch, loop.rng)
         after = buffers if out.buffers is None else out.buffers
         return out.total, (out.total, jnp.asarray(out.weight, out.total.dtype), after)
 

@@ -82,11 +82,11 @@ def _apart(name: str, leaf: Leaf, m: Measurement) -> str:
     if m.status is Status.NOT_FINITE:
         return f"{name} is not timed: the {_said(leaf)} is not finite at step {m.step}."
     where = "before the first step" if m.step == 0 else f"at step {m.step}"
-    why = (
-        " TARGET gave it other weights: seed what it draws."
-        if m.step == 0
-        else f" Stage {STAGE[leaf.kind]}."
-    )
+    why = f" Stage {STAGE[leaf.kind]}."
+    if m.step == 0:
+        why = " TARGET gave it other weights: seed what it draws."
+    elif leaf == LOSS and m.step == 1:
+        why += " A model that draws at random, as with dropout, cannot be compared."
     return (
         f"{name} is not timed: it does other work. In float64 {where} the {_said(leaf)} is off "
         f"by {relative(m.error, m)} of its maximum, {m.ratio:.2g} times the bound (floor "

@@ -86,10 +86,6 @@ def jax_side(problem: Problem, lowered: bool = False) -> JaxSide:
     assert isinstance(pair.jax, JaxLoop)
     weights = link(pair.weights, reference.model, pair.jax.params, pair.jax.buffers)
     loop = start_from(model_arrays(reference), weights, pair.jax)
-    if loop.rng is not None or pair.replays:
-        from ._contender import refuse
-
-        refuse("a JAX contender", "it draws at random, and each framework draws other numbers")
     batches = [
         joined([to_numpy(pair.batch(x)) for x in window], loop.accumulate)
         for window in problem.windows()

@@ -35,6 +35,7 @@ class Problem:
     settings: Settings
     double: bool = False  # the first steps in float64, for the check
     flax: Any = None  # the ``FlaxHalf`` of a workload
+    lowered: Pair | None = None  # the PyTorch half beside what is made of it
 
     @property
     def torch_loop(self) -> TorchLoop | None:
@@ -59,13 +60,11 @@ class Problem:
         return copy_loop(self.torch_loop, torch.float64) if self.double else self.torch_loop
 
     def pair(self, lowered: bool = False) -> Pair:
-        """Both halves; what was not written by hand, or ``lowered`` asks for, is lowered."""
-        from ..parity._pair import lowered_pair
-
-        assert self.torch_loop is not None
+        """Both halves, by hand or (``lowered``, and where there is no other) lowered."""
         if self.is_pair and not lowered:
             return self.given
-        return lowered_pair(self.torch_loop, FAR)
+        assert self.lowered is not None, "made by load, where nothing is set to float64 yet"
+        return self.lowered
 
     def windows(self) -> list[list[Any]]:
         """As many windows of microbatches of the PyTorch loop as are asked for."""
@@ -102,6 +101,7 @@ def load(target: str, settings: Settings, double: bool = False, small: bool = Fa
       target, settings: as for ``run``.
       double: its reference, windows and batches are float64, for the check.
       small: of each microbatch ``settings.check_examples``, as for every check.
+      contender: for which the PyTorch half is lowered, if it needs that.
 
     Raises:
       TargetError: it returns something else than a ``Pair``, ``TorchLoop`` or ``JaxLoop``.
@@ -120,7 +120,11 @@ def load(target: str, settings: Settings, double: bool = False, small: bool = Fa
         )
     examples = settings.check_examples if small or double else None
     given = _with_its_batches(given, settings, examples)
-    return Problem(target, given, settings, double, flax)
+    problem = Problem(target, given, settings, double, flax)
+    needs = contender == "instep-lowered" or not (problem.is_pair or "torch" in contender)
+    if not contender or problem.torch_loop is None or not needs:
+        return problem
+    return replace(problem, lowered=_lowered(problem.torch_loop))
 
 
 @contextmanager
@@ -158,6 +162,17 @@ def _with_its_batches(given: Any, settings: Settings, examples: int | None) -> A
         ]
     loop = replace(loop, batches=batches)
     return replace(given, torch=loop) if hasattr(given, "torch") else loop
+
+
+def _lowered(loop: TorchLoop) -> Pair:
+    from ..bridge._from_torch import jax_loop_of, lowered_loss
+    from ..bridge._rules import tensor
+    from ..parity._pair import Pair
+
+    loss_fn = lowered_loss(loop)
+    names = [*loss_fn.lowered.params, *loss_fn.lowered.buffers]
+    half = jax_loop_of(loop, loss_fn, FAR)
+    return Pair(loop, half, [tensor(name) for name in names], loss_fn.leaves)
 
 
 def _alike(stream: Any, count: int, shapes: Any) -> list[Any]:

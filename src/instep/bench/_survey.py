@@ -52,7 +52,8 @@ def survey(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     judged = {}
     for name in job.contenders:
         say(f"the first steps of {name}")
-        fresh = load(job.target, job.settings, double=True)  # before PyTorch draws in float64
+        # Before float64 is set: a model that draws its weights in it has others.
+        fresh = load(job.target, job.settings, double=True, contender=name)
         with surroundings(fresh):
             seen = first_steps(build(name, fresh), job.settings.check_steps)
         judged[name] = check_steps(name, reference, seen)

@@ -59,7 +59,7 @@ def timed(job: Job, answers: TextIO) -> None:
     compiling = _compile_seconds()
     entry = CONTENDERS[job.name.partition(":")[0]]
     import_module(entry.place.partition(":")[0], __package__)  # before memory is looked at
-    problem = load(job.target, job.settings)
+    problem = load(job.target, job.settings, contender=job.name)
     with surroundings(problem):
         if "torch" not in job.name:
             jax.devices()
