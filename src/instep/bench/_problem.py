@@ -94,7 +94,13 @@ class Problem:
         return self.settings.check_steps if self.double else self.settings.batches
 
 
-def load(target: str, settings: Settings, double: bool = False, small: bool = False) -> Problem:
+def load(
+    target: str,
+    settings: Settings,
+    double: bool = False,
+    small: bool = False,
+    contender: str = "",
+) -> Problem:
     """Call TARGET, with the random states of Python, NumPy and PyTorch as at every call.
 
     Args:
