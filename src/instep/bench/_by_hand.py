@@ -136,7 +136,7 @@ def optimizer(side: JaxSide) -> tuple[optax.GradientTransformation, PyTree, str]
     if side.torch is not None and side.weights is not None:
         from ._optax import optax_of
 
-        tx, note = optax_of(side.torch, side.weights, loop.params)
+        tx, note = optax_of(side.torch, side.weights)
         if tx is not None:
             return tx, None, note
         note, new = f"the loop's own: {note}", not side.torch.optimizer.state

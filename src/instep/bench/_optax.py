@@ -26,7 +26,7 @@ Rate = float | Callable[[Any], Any]
 
 
 def optax_of(
-    loop: TorchLoop, weights: WeightMap, params: PyTree
+    loop: TorchLoop, weights: WeightMap
 ) -> tuple[optax.GradientTransformation | None, str]:
     """The transformation, and what it is called; or None, and why there is none.
 
@@ -53,7 +53,7 @@ def optax_of(
     name = f"optax, as torch.optim.{type(loop.optimizer).__name__}"
     if len(made) == 1:
         return made[0], name
-    labels = _labels(loop, weights, params)
+    labels = _labels(loop, weights)
     return optax.partition(dict(enumerate(made)), labels), f"{name}, {len(made)} groups"
 
 
@@ -137,12 +137,16 @@ def _table(rates: np.ndarray) -> Rate:
     return lambda count: jnp.asarray(rates)[jnp.minimum(count, len(rates) - 1)]
 
 
-def _labels(loop: TorchLoop, weights: WeightMap, params: PyTree) -> PyTree:
-    """The number of its group for every leaf of ``params``."""
+def _labels(loop: TorchLoop, weights: WeightMap) -> Callable[[PyTree], PyTree]:
+    """``params -> labels``: the number of its group for every leaf, in whatever tree."""
     group_of = {
         id(p): i for i, group in enumerate(loop.optimizer.param_groups) for p in group["params"]
     }
     by_name = {name: group_of.get(id(p)) for name, p in loop.model.named_parameters()}
     by_leaf = {leaf: by_name.get(x.torch[0]) for x in weights.links for leaf in x.jax}
-    leaves = [by_leaf[name] for name in named_leaves(params)]
-    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+    def labels(params: PyTree) -> PyTree:
+        found = [by_leaf[name] for name in named_leaves(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), found)
+
+    return labels
