@@ -297,6 +297,59 @@ def test_halves_that_are_not_in_step_are_refused_with_the_cause():
         assert part in str(refused.value)
 
 
+ALL = tuple(bench.CONTENDERS)
+TORCH_ALONE = """
+    import torch
+    import instep
+
+    def loop():
+        nn = torch.nn
+        model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(DRAWN), nn.ReLU())
+        groups = [{"params": [p], "weight_decay": 0.1 * p.ndim} for p in model.parameters()]
+        optimizer = torch.optim.Adam(groups, lr=0.1)
+        return instep.TorchLoop(
+            model,
+            lambda model, x: model(x).square().mean(),
+            optimizer,
+            torch.utils.data.DataLoader(torch.randn(64, 3), batch_size=8, shuffle=True),
+            scheduler=torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
+            accumulate=2,
+        )
+    """
+
+
+@pytest.fixture
+def no_parity(monkeypatch):
+    """The halves are in step, as other tests show: what is looked at here is the contenders."""
+    monkeypatch.setattr("instep.bench._survey._parity", lambda problem: {"in_step": True})
+
+
+def judged(target, contenders=ALL, **settings):
+    settings = Settings(check_steps=2, **settings)
+    return survey(Job("survey", str(target), contenders, settings), lambda text: None)["judged"]
+
+
+def test_every_contender_does_the_work_of_a_workload(no_parity):
+    """With convolutions, buffers, a schedule, clipping and accumulation."""
+    found = judged("digits-cnn", check_examples=4)
+    assert found.keys() == set(ALL) and min(found.values()) >= 2 * (1 + 8)
+
+
+def test_every_contender_does_the_work_of_a_lowered_loop(no_parity, tmp_path):
+    """Two groups, a shuffled loader, and a dropout that drops nothing."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent(TORCH_ALONE.replace("DRAWN", "0.0")))
+    contenders = tuple(name for name in ALL if name != "flax")
+    assert min(judged(f"{tmp_path}/mine.py:loop", contenders).values()) == 3 * 2 + 2
+    with pytest.raises(bench.BenchError, match="flax cannot run this TARGET: it has no Flax"):
+        judged(f"{tmp_path}/mine.py:loop", ("instep", "flax"))
+
+
+def test_a_model_that_draws_is_refused(no_parity, tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent(TORCH_ALONE.replace("DRAWN", "0.5")))
+    with pytest.raises(UnequalWorkError, match="as with dropout, cannot be compared"):
+        judged(f"{tmp_path}/mine.py:loop", ("instep",))
+
+
 def no_decay(group):
     return optax.identity()
 
@@ -316,14 +369,11 @@ def forgets_one(loop, model, graphed=False):
     ],
 )
 def test_a_contender_that_does_other_work_is_refused(
-    target, contender, place, mistake, where, monkeypatch
+    target, contender, place, mistake, where, no_parity, monkeypatch
 ):
-    """The halves are in step here: it is the contender that is not."""
     monkeypatch.setattr(f"instep.bench.{place}", mistake)
-    monkeypatch.setattr("instep.bench._survey._parity", lambda problem: {"in_step": True})
-    job = Job("survey", target, ("instep", contender), Settings(check_steps=1))
     with pytest.raises(UnequalWorkError, match=f"^{contender} is not timed") as refused:
-        survey(job, lambda text: None)
+        judged(target, ("instep", contender), check_examples=4)
     assert "at step 1" in str(refused.value) and where in str(refused.value)
 
 

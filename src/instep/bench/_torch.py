@@ -48,19 +48,11 @@ def _contender(problem: Problem, mode: str | None) -> Contender:
     _set_matmul_precision(problem)
     loop, windows = problem.reference(), problem.windows()
     _check(loop)
-    notes = {}
-    channels_last = False
-    if not problem.double and _convolutional(loop, windows):
-        channels_last, seconds = _faster_in_channels_last(problem, device)
-        notes["memory format"] = (
-            f"{'channels_last' if channels_last else 'contiguous'} ({seconds[1] * 1e3:.3g} ms "
-            f"in channels_last, {seconds[0] * 1e3:.3g} ms contiguous, eagerly)"
-        )
+    channels_last, notes = _memory_format(problem, loop, windows, device)
     windows = [map_tensors(lambda x: _put(x, device, channels_last), w) for w in windows]
     _prepare(loop, device, channels_last)
-    notes["optimizer"] = f"{'fused ' if fuse(loop.optimizer) else ''}torch.optim." + (
-        type(loop.optimizer).__name__
-    )
+    fused = "fused " if fuse(loop.optimizer) else ""
+    notes["optimizer"] = f"{fused}torch.optim.{type(loop.optimizer).__name__}"
     model = loop.model
     if mode is not None:
         notes["mode"] = mode
@@ -81,6 +73,18 @@ def _contender(problem: Problem, mode: str | None) -> Contender:
         forget_peak=torch.cuda.reset_peak_memory_stats if cuda else lambda: None,
         peak=torch.cuda.max_memory_allocated if cuda else lambda: None,
     )
+
+
+def _memory_format(
+    problem: Problem, loop: TorchLoop, windows: list[list[Any]], device: torch.device
+) -> tuple[bool, dict[str, str]]:
+    """Whether channels_last is faster here, and what is told of it; the check is contiguous."""
+    if problem.double or not _convolutional(loop, windows):
+        return False, {}
+    last, (contiguous, other) = _faster_in_channels_last(problem, device)
+    chosen = "channels_last" if last else "contiguous"
+    told = f"{other * 1e3:.3g} ms in channels_last, {contiguous * 1e3:.3g} ms contiguous"
+    return last, {"memory format": f"{chosen} ({told}, eagerly)"}
 
 
 def train_step(loop: TorchLoop, model: Any, graphed: bool = False) -> Callable:

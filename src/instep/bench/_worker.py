@@ -67,26 +67,12 @@ def timed(job: Job, answers: TextIO) -> None:
         held = _memory.resident()
         contender, prepare = _timed(lambda: build(job.name, problem))
         compiling.clear()
-        first, second, losses = [], [], []
-        for n, seconds in enumerate((first, second)):
-            seconds.append(_timed(lambda n=n: (contender.step(n), contender.wait()))[1])
-            losses.append(contender.loss())
-        compile_peak = _memory.peak()
-        apart = _memory.forget_peak()
+        started = {"prepare": prepare} | _first_two(contender)
+        started["compiling"] = dict(compiling)
+        memory = {"held_before": held, "compile_resident": _memory.peak()}
+        memory["apart"] = _memory.forget_peak()
         contender.forget_peak()
-        _answer(
-            answers,
-            {
-                "device": contender.device,
-                "notes": contender.notes,
-                "prepare": prepare,
-                "first_step": first[0],
-                "second_step": second[0],
-                "compiling": dict(compiling),
-                "losses": losses,
-                "environment": _environment(contender.device),
-            },
-        )
+        _answer(answers, started)
         done = 2
         for line in sys.stdin:
             request = json.loads(line)
@@ -94,15 +80,26 @@ def timed(job: Job, answers: TextIO) -> None:
                 break
             _answer(answers, _block(contender, done, request["steps"]))
             done += request["steps"]
-        peak = _memory.peak()
-        memory = {
-            "device": contender.peak(),
-            "resident": peak,
-            "held_before": held,
-            "compile_resident": compile_peak,
-            "apart": apart,
-        }
+        memory |= {"resident": _memory.peak(), "device": contender.peak()}
         _answer(answers, {"memory": memory, "steps": done, "loss": contender.loss()})
+
+
+def _first_two(contender: Any) -> dict[str, Any]:
+    """Take them, one by one: the first compiles, and the second should not."""
+    from ..parity._environment import environment
+
+    seconds, losses = [], []
+    for n in range(2):
+        seconds.append(_timed(lambda n=n: (contender.step(n), contender.wait()))[1])
+        losses.append(contender.loss())
+    return {
+        "device": contender.device,
+        "notes": contender.notes,
+        "first_step": seconds[0],
+        "second_step": seconds[1],
+        "losses": losses,
+        "environment": environment(contender.device),
+    }
 
 
 JOBS = {"survey": survey, "time": timed}
@@ -143,12 +140,6 @@ def _compile_seconds() -> dict[str, float]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return found
-
-
-def _environment(device: str) -> dict[str, str]:
-    from ..parity._environment import environment
-
-    return environment(device)
 
 
 def _answer(answers: TextIO, record: dict[str, Any]) -> None:
