@@ -7,15 +7,11 @@ back between steps.
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..bridge._tensors import map_tensors, tensors_in
@@ -24,11 +20,11 @@ from ..bridge._transfer import model_arrays
 from ._contender import Contender, refuse
 from ._problem import Problem, load
 from ._settings import MATMUL
+from ._torch_step import fuse, prepare, put, train_step
 
 
 TRIAL_ROUNDS, TRIAL_STEPS = 5, 2  # of each memory format
 DEFAULT = "default"  # mode of torch.compile
-FUSED_ON = ("cpu", "cuda")  # of the devices that JAX has too
 GRAPHED = ("reduce-overhead", "max-autotune")  # modes that replay CUDA graphs
 
 
@@ -49,8 +45,8 @@ def _contender(problem: Problem, mode: str | None) -> Contender:
     loop, windows = problem.reference(), problem.windows()
     _check(loop)
     channels_last, notes = _memory_format(problem, loop, windows, device)
-    windows = [map_tensors(lambda x: _put(x, device, channels_last), w) for w in windows]
-    _prepare(loop, device, channels_last)
+    windows = [map_tensors(lambda x: put(x, device, channels_last), w) for w in windows]
+    prepare(loop, device, channels_last)
     fused = "fused " if fuse(loop.optimizer) else ""
     notes["optimizer"] = f"{fused}torch.optim.{type(loop.optimizer).__name__}"
     model = loop.model
@@ -87,63 +83,6 @@ def _memory_format(
     return last, {"memory format": f"{chosen} ({told}, eagerly)"}
 
 
-def train_step(loop: TorchLoop, model: Any, graphed: bool = False) -> Callable:
-    """``(n, window) -> loss``: the loop of a PyTorch user, step ``n`` from 0.
-
-    Args:
-      loop: its optimizer and scheduler are stepped.
-      model: given to its ``loss_fn``; compiled or not.
-      graphed: whether CUDA graphs are replayed, which must be told where a step begins.
-    """
-    optimizer, scheduler, k = loop.optimizer, loop.scheduler, loop.accumulate
-    parameters = list(loop.model.parameters())
-    last = getattr(scheduler, "total_steps", math.inf)  # a OneCycleLR refuses to go further,
-    first = {} if scheduler is None else copy.deepcopy(scheduler.state_dict())  # and begins
-
-    def step(n: int, window: list[Any]) -> torch.Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        total = None
-        for microbatch in window:
-            if graphed:
-                torch.compiler.cudagraph_mark_step_begin()
-            loss = loop.loss_fn(model, microbatch) / k
-            loss.backward()
-            total = loss.detach() if total is None else total + loss.detach()
-        if loop.clip_grad_norm is not None:
-            clip_grad_norm_(parameters, loop.clip_grad_norm)
-        if loop.clip_grad_value is not None:
-            clip_grad_value_(parameters, loop.clip_grad_value)
-        optimizer.step()
-        if scheduler is not None and (n + 1) % loop.scheduler_every == 0:
-            if scheduler.last_epoch >= last:
-                scheduler.load_state_dict(copy.deepcopy(first))
-            scheduler.step()
-        assert total is not None
-        return total
-
-    return step
-
-
-def fuse(optimizer: torch.optim.Optimizer) -> bool:
-    """Make a new optimizer one of fused kernels, in place; False where PyTorch has none.
-
-    In place, since a scheduler holds on to its optimizer: what the constructor does with
-    ``fused=True``.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    possible = (
-        "fused" in optimizer.defaults
-        and not optimizer.state
-        and all(p.device.type in FUSED_ON and p.is_floating_point() for p in parameters)
-        and not any(group.get("differentiable") for group in optimizer.param_groups)
-    )
-    if not possible:
-        return False
-    for group in optimizer.param_groups:
-        group |= {"fused": True, "foreach": False}
-    return True
-
-
 def _faster_in_channels_last(
     problem: Problem, device: torch.device
 ) -> tuple[bool, tuple[float, float]]:
@@ -153,11 +92,9 @@ def _faster_in_channels_last(
         fresh = load(problem.name, problem.settings)
         loop, windows = fresh.torch_loop, fresh.windows()
         assert loop is not None
-        _prepare(loop, device, channels_last)
+        prepare(loop, device, channels_last)
         fuse(loop.optimizer)
-        placed = [
-            map_tensors(lambda x, c=channels_last: _put(x, device, c), w) for w in windows
-        ]
+        placed = [map_tensors(lambda x, c=channels_last: put(x, device, c), w) for w in windows]
         steps.append((train_step(loop, loop.model), placed))
     seconds: tuple[list[float], list[float]] = ([], [])
     for n in range(TRIAL_ROUNDS + 1):
@@ -171,23 +108,6 @@ def _faster_in_channels_last(
             seconds[which].append((time.perf_counter() - start) / TRIAL_STEPS)
     contiguous, last = (float(np.median(s[1:])) for s in seconds)
     return last < contiguous, (contiguous, last)
-
-
-def _prepare(loop: TorchLoop, device: torch.device, channels_last: bool) -> None:
-    """Onto the device, in place: parameters stay the objects that the optimizer has."""
-    loop.model.to(device)
-    if channels_last:
-        loop.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    for slots in loop.optimizer.state.values():
-        for name, value in slots.items():
-            if name != "step":
-                slots[name] = map_tensors(lambda x: x.to(device), value)
-
-
-def _put(x: torch.Tensor, device: torch.device, channels_last: bool) -> torch.Tensor:
-    x = x.to(device)
-    image = channels_last and x.ndim == 4 and x.is_floating_point()
-    return x.contiguous(memory_format=torch.channels_last) if image else x
 
 
 def _convolutional(loop: TorchLoop, windows: list[list[Any]]) -> bool:
