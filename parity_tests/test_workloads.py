@@ -236,7 +236,7 @@ def test_both_halves_train_to_the_target(name):
 
 def test_a_workload_without_a_target_is_not_trained(monkeypatch):
     large = replace(workloads.get("digits-mlp"), target=None)
-    monkeypatch.setattr(workloads, "get", lambda name: large)
+    monkeypatch.setattr(workloads, "get", lambda name, precision: large)
     done = CliRunner().invoke(app, ["parity", "digits-mlp", "--steps", "1"])
     assert "IN STEP" in done.output and "trained" not in done.output
 

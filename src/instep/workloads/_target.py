@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .. import workloads
 from .._errors import TargetError, where
-from . import get, names
 
 
 def resolve(target: str, precision: str = "float32") -> Any:
@@ -27,9 +27,9 @@ def resolve(target: str, precision: str = "float32") -> Any:
       TargetError: nothing is found there, or importing or calling it raises.
     """
     if ":" not in target:
-        if target in names():
-            return get(target, precision)
-        known = names()
+        if target in workloads.names():
+            return workloads.get(target, precision)
+        known = workloads.names()
         raise TargetError(
             f"unknown workload {target!r}{_suggest(target, known)}. The workloads are "
             f"{', '.join(known)}; your own is path/to/file.py:callable or "
