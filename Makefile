@@ -23,8 +23,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/basedpyright
 
-bench: $(READY)  ## the fused step against the same step written by hand in jax + optax
-	$(BIN)/python benchmarks/step_overhead.py
+bench: $(READY)  ## the fused step beside the same by hand in jax + optax, and beside PyTorch
+	$(BIN)/instep bench digits-cnn --against torch-eager,torch-compile,jax-plain
+	$(BIN)/instep bench digits-mlp --against torch-eager,torch-compile,jax-plain
 
 # The stamp is written last: an interrupted install starts again from an empty environment.
 $(READY): pyproject.toml constraints.txt

@@ -90,7 +90,7 @@ def train(*args, target="mine.py:loop", code=0):
 
 
 def mine(name="loop"):
-    from instep.cli._target import resolve
+    from instep.workloads._target import resolve
 
     return resolve(f"mine.py:{name}")
 

@@ -19,7 +19,7 @@ import instep
 from conftest import assert_bitwise, assert_in_step
 from instep import progress
 from instep.checkpoint import Checkpointer
-from instep.cli._target import resolve
+from instep.workloads._target import resolve
 from test_distributed import free_address
 
 

@@ -24,7 +24,7 @@ from instep.workloads._train import train
 from instep.workloads._windows import Windows, held_out
 
 
-LARGE = ["byte-gpt-10m", "byte-gpt-124m"]
+LARGE = ["byte-gpt-10m", "byte-gpt-124m", "resnet18-32", "resnet18-224"]
 TRAINED = [name for name in workloads.names() if name not in LARGE]
 SMALL = replace(byte_gpt.SIZES["byte-gpt"], layers=2, heads=2, width=32, context=16)
 
@@ -236,13 +236,13 @@ def test_both_halves_train_to_the_target(name):
 
 def test_a_workload_without_a_target_is_not_trained(monkeypatch):
     large = replace(workloads.get("digits-mlp"), target=None)
-    monkeypatch.setattr(workloads, "get", lambda name: large)
+    monkeypatch.setattr(workloads, "get", lambda name, precision: large)
     done = CliRunner().invoke(app, ["parity", "digits-mlp", "--steps", "1"])
     assert "IN STEP" in done.output and "trained" not in done.output
 
 
 def test_what_there_is_not():
-    assert [workloads.get(name).target for name in LARGE] == [None, None]
+    assert [workloads.get(name).target for name in LARGE] == [None] * 4
     with pytest.raises(KeyError):
         workloads.get("byte-gpt-1b")
     for name in ("digits-mlp", "byte-gpt"):

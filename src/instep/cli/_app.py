@@ -20,8 +20,9 @@ from rich.progress import (
 from .. import __version__
 from .._errors import RequestError, TargetError
 from ..workloads import Workload, names
+from ..workloads._target import resolve
+from ._bench import bench
 from ._console import err, out, request_errors
-from ._target import resolve
 from ._train import train
 
 
@@ -164,6 +165,7 @@ def compare(
 
 
 app.command()(train)
+app.command()(bench)
 
 
 @app.command(name="list")

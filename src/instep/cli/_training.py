@@ -21,10 +21,10 @@ from .._state import TrainState
 from .._train import run
 from ..progress._compile import memory_error
 from ..progress._display import clock
+from ..workloads._target import resolve
 from ._console import err, out
 from ._distributed import join, on_mesh, shared_out
 from ._loops import Trainable, trainable
-from ._target import resolve
 
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ _MODULES = {
     "byte-gpt": "byte_gpt",
     "byte-gpt-10m": "byte_gpt",
     "byte-gpt-124m": "byte_gpt",
+    "resnet18-32": "resnet18",
+    "resnet18-224": "resnet18",
 }
 
 
@@ -50,4 +52,4 @@ def get(name: str, precision: str = "float32") -> Workload:
             f"the workload {name} has no precision {precision!r}. Give precision='float32'; "
             f"byte-gpt also has 'bf16'."
         )
-    return module.WORKLOAD
+    return module.workload(name) if hasattr(module, "workload") else module.WORKLOAD

@@ -20,6 +20,14 @@ class MakePair(Protocol):
 
 
 @dataclass(frozen=True)
+class FlaxHalf:
+    """The Flax half as Flax's usual loop takes it: ``loss_fn(model, batch)`` is a scalar."""
+
+    model: Any
+    loss_fn: Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
 class Workload:
     """A pair to compare, and what it takes to train both halves to the end.
 
@@ -36,3 +44,4 @@ class Workload:
     metric: Metric
     target: float | None
     precision: str = "float32"  # or "bf16": of the matrix products and attention
+    flax: Callable[[], FlaxHalf] | None = None  # of the first weights

@@ -23,7 +23,7 @@ import instep
 from ._metric import NATS_PER_BYTE
 from ._stdlib import source_bytes
 from ._windows import held_out, train_loader
-from ._workload import Workload
+from ._workload import FlaxHalf, Workload
 
 
 BETAS, WEIGHT_DECAY, MAX_NORM, ACCUMULATE, STD = (0.9, 0.95), 0.1, 1.0, 4, 0.02
@@ -255,17 +255,25 @@ def adamw(size: Size):
     )
 
 
-def jax_half(size: Size, precision: str = "float32") -> instep.JaxLoop:
+def flax_loss(model, batch):
+    tokens_BT, next_BT = batch
+    logits = model(tokens_BT)
+    logits = logits.reshape(-1, logits.shape[-1])
+    if model.dtype is not None:
+        logits = logits.astype(jnp.float32)
+    return instep.losses.cross_entropy(logits, next_BT.reshape(-1))
+
+
+def flax_half(size: Size, precision: str = "float32") -> FlaxHalf:
     dtype = jnp.bfloat16 if precision == "bf16" else None
-    graphdef, params = nnx.split(GPT(size, dtype, nnx.Rngs(0)), nnx.Param)
+    return FlaxHalf(GPT(size, dtype, nnx.Rngs(0)), flax_loss)
+
+
+def jax_half(size: Size, precision: str = "float32") -> instep.JaxLoop:
+    graphdef, params = nnx.split(flax_half(size, precision).model, nnx.Param)
 
     def loss_fn(params, batch):
-        tokens_BT, next_BT = batch
-        logits = nnx.merge(graphdef, params)(tokens_BT)
-        logits = logits.reshape(-1, size.vocabulary)
-        if dtype is not None:
-            logits = logits.astype(jnp.float32)
-        return instep.losses.cross_entropy(logits, next_BT.reshape(-1))
+        return flax_loss(nnx.merge(graphdef, params), batch)
 
     def apply(params, buffers, tokens_BT):
         del buffers  # there are none
@@ -294,4 +302,5 @@ def workload(name: str, precision: str = "float32") -> Workload:
         metric=NATS_PER_BYTE,
         target=size.target,
         precision=precision,
+        flax=lambda: flax_half(size, precision),
     )

@@ -13,7 +13,7 @@ from instep import bridge
 
 from ._digits import test_set, train_loader
 from ._metric import ACCURACY
-from ._workload import Workload
+from ._workload import FlaxHalf, Workload
 
 
 LR, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
@@ -97,14 +97,22 @@ class FlaxCNN(nnx.Module):
         return self.fc(x.reshape(x.shape[0], -1))
 
 
+def flax_loss(model, batch):
+    images, labels = batch
+    return instep.losses.cross_entropy(model(images, training=True), labels)
+
+
+def flax_half() -> FlaxHalf:
+    return FlaxHalf(FlaxCNN(nnx.Rngs(0)), flax_loss)
+
+
 def jax_half() -> instep.JaxLoop:
     graphdef, params, buffers = nnx.split(FlaxCNN(nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
 
     def loss_fn(params, buffers, batch, rng):
         del rng  # nothing is drawn
-        images, labels = batch
         model = nnx.merge(graphdef, params, buffers)
-        loss = instep.losses.cross_entropy(model(images, training=True), labels)
+        loss = flax_loss(model, batch)
         return instep.Loss(loss, buffers=nnx.state(model, nnx.BatchStat))
 
     def apply(params, buffers, images):
@@ -146,4 +154,5 @@ WORKLOAD = Workload(
     held_out=test_set,
     metric=ACCURACY,
     target=0.98,
+    flax=flax_half,
 )

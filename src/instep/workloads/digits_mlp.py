@@ -13,7 +13,7 @@ from instep import bridge
 
 from ._digits import test_set, train_loader
 from ._metric import ACCURACY
-from ._workload import Workload
+from ._workload import FlaxHalf, Workload
 
 
 LR, WEIGHT_DECAY = 2e-3, 1e-2
@@ -63,13 +63,21 @@ class FlaxMLP(nnx.Module):
         return self.fc3(x)
 
 
+def flax_loss(model, batch):
+    images, labels = batch
+    logits = model(images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def flax_half() -> FlaxHalf:
+    return FlaxHalf(FlaxMLP(nnx.Rngs(0)), flax_loss)
+
+
 def jax_half() -> instep.JaxLoop:
     graphdef, params = nnx.split(FlaxMLP(nnx.Rngs(0)), nnx.Param)
 
     def loss_fn(params, batch):
-        images, labels = batch
-        logits = nnx.merge(graphdef, params)(images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return flax_loss(nnx.merge(graphdef, params), batch)
 
     def apply(params, buffers, images):
         del buffers
@@ -91,4 +99,5 @@ WORKLOAD = Workload(
     held_out=test_set,
     metric=ACCURACY,
     target=0.95,
+    flax=flax_half,
 )

@@ -17,7 +17,7 @@ import instep
 
 from ._digits import test_set, train_loader
 from ._metric import ACCURACY
-from ._workload import Workload
+from ._workload import FlaxHalf, Workload
 
 
 E, HEADS, LAYERS, PATCH, CLASSES = 64, 4, 3, 2, 10
@@ -122,13 +122,20 @@ class ViT(nnx.Module):
         return self.head(self.norm(x[:, 0]))
 
 
+def flax_loss(model, batch):
+    images, labels = batch
+    return instep.losses.cross_entropy(model(images), labels, label_smoothing=SMOOTHING)
+
+
+def flax_half() -> FlaxHalf:
+    return FlaxHalf(ViT(nnx.Rngs(0)), flax_loss)
+
+
 def jax_half() -> instep.JaxLoop:
     graphdef, params, rest = nnx.split(ViT(nnx.Rngs(0)), nnx.Param, ...)  # keys, not drawn from
 
     def loss_fn(params, batch):
-        images, labels = batch
-        logits = nnx.merge(graphdef, params, rest)(images)
-        return instep.losses.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
+        return flax_loss(nnx.merge(graphdef, params, rest), batch)
 
     def apply(params, buffers, images):
         del buffers  # there are none
@@ -160,4 +167,5 @@ WORKLOAD = Workload(
     held_out=test_set,
     metric=ACCURACY,
     target=0.96,
+    flax=flax_half,
 )

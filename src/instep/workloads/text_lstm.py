@@ -20,7 +20,7 @@ import instep
 from ._manual import alphabet, manual_codes
 from ._metric import NATS_PER_CHARACTER
 from ._windows import held_out, train_loader
-from ._workload import Workload
+from ._workload import FlaxHalf, Workload
 
 
 V, E, H, LAYERS = len(alphabet()), 32, 128, 2
@@ -89,13 +89,20 @@ class FlaxLSTM(nnx.Module):
         return self.head(x)
 
 
+def flax_loss(model, batch):
+    codes_BT, next_BT = batch
+    return instep.losses.cross_entropy(model(codes_BT).reshape(-1, V), next_BT.reshape(-1))
+
+
+def flax_half() -> FlaxHalf:
+    return FlaxHalf(FlaxLSTM(nnx.Rngs(0)), flax_loss)
+
+
 def jax_half() -> instep.JaxLoop:
     graphdef, params, rest = nnx.split(FlaxLSTM(nnx.Rngs(0)), nnx.Param, ...)  # rest: keys
 
     def loss_fn(params, batch):
-        codes_BT, next_BT = batch
-        logits = nnx.merge(graphdef, params, rest)(codes_BT)
-        return instep.losses.cross_entropy(logits.reshape(-1, V), next_BT.reshape(-1))
+        return flax_loss(nnx.merge(graphdef, params, rest), batch)
 
     def apply(params, buffers, codes_BT):
         del buffers  # there are none
@@ -121,4 +128,5 @@ WORKLOAD = Workload(
     held_out=lambda: held_out(manual_codes()[1], LENGTH, BATCH, HELD_OUT),
     metric=NATS_PER_CHARACTER,
     target=1.85,
+    flax=flax_half,
 )

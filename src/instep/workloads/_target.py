@@ -15,19 +15,20 @@ from .. import workloads
 from .._errors import TargetError, where
 
 
-def resolve(target: str) -> Any:
+def resolve(target: str, precision: str = "float32") -> Any:
     """What ``target`` names: a ``Workload``, or what the named callable returns.
 
     Args:
       target: the name of a workload, ``path/to/file.py:callable`` or
         ``package.module:callable``; the callable takes no argument.
+      precision: of a workload, see ``workloads.get``.
 
     Raises:
       TargetError: nothing is found there, or importing or calling it raises.
     """
     if ":" not in target:
         if target in workloads.names():
-            return workloads.get(target)
+            return workloads.get(target, precision)
         known = workloads.names()
         raise TargetError(
             f"unknown workload {target!r}{_suggest(target, known)}. The workloads are "

@@ -1,0 +1,86 @@
+"""What a benchmark is asked for, and what a process of it is told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+DEVICES = ("auto", "cpu", "gpu")
+MATMUL = {"highest": "highest", "tensorfloat32": "high", "bfloat16": "medium"}  # JAX -> PyTorch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The same for every contender of a run.
+
+    Args:
+      rounds: that are counted. In each, every contender runs one block of steps.
+      warm_up: rounds before, not counted.
+      steps: per block; None: as many as take the fastest contender ``block`` seconds.
+      block: seconds.
+      pause: seconds between two blocks, in which the threads of the one before fall asleep.
+      batches: different ones, placed on the device beforehand and taken in turn.
+      check_steps: that every contender must take in step before it is timed; 0: unchecked.
+      check_examples: of each microbatch that the check takes, where a whole one in float64 is
+        too large; None: all.
+      seed: of the order of the contenders in a round, and of the random states of PyTorch and
+        NumPy when TARGET is called.
+      device: ``"cpu"``, ``"gpu"``, or ``"auto"``: a GPU where there is one.
+      precision: of a built-in workload, ``"float32"`` or ``"bf16"``.
+      matmul_precision: of both frameworks, a key of ``MATMUL``.
+      threads: cores that every process may use; None: all.
+      peak_tflops: dense peak of the device in this precision, for the MFU; None: no MFU.
+    """
+
+    rounds: int = 20
+    warm_up: int = 2
+    steps: int | None = None
+    block: float = 0.2
+    pause: float = 0.02
+    batches: int = 8
+    check_steps: int = 3
+    check_examples: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    matmul_precision: str = "highest"
+    threads: int | None = None
+    peak_tflops: float | None = None
+
+    def __post_init__(self):
+        least = {"rounds": 1, "warm_up": 0, "steps": 1, "batches": 1, "check_steps": 0}
+        for name, lowest in (least | {"threads": 1, "check_examples": 1}).items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}; got {value}.")
+        if self.device not in DEVICES or self.matmul_precision not in MATMUL:
+            raise ValueError(
+                f"device is one of {DEVICES} and matmul_precision of {tuple(MATMUL)}; got "
+                f"{self.device!r} and {self.matmul_precision!r}."
+            )
+        if self.peak_tflops is not None and not self.peak_tflops > 0:
+            raise ValueError(f"peak_tflops must be above 0; got {self.peak_tflops}.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does: the ``"survey"`` of all contenders, or the ``"time"`` of one."""
+
+    kind: str
+    target: str
+    contenders: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Who it is for."""
+        return self.contenders[0] if self.kind == "time" else self.kind
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(found: dict[str, Any]) -> Job:
+        names, settings = tuple(found["contenders"]), Settings(**found["settings"])
+        return Job(found["kind"], found["target"], names, settings)
