@@ -293,6 +293,21 @@ def test_checked_names_the_label_of_a_fused_step():
         losses.checked(train_step)(state, wrong)
 
 
+def test_a_step_has_no_effects_that_slow_its_calls():
+    """JAX calls a program with effects, such as checks, through Python: 190 us for 24."""
+
+    def loss_fn(params, batch):
+        return cross_entropy(batch[0] @ params["w"], batch[1])
+
+    tx = instep.optim.sgd(0.1)
+    state = instep.init_state({"w": jnp.zeros((3, 5))}, tx)
+    batch = jnp.ones((4, 3)), jnp.array([0, 4, -100, 1])
+    step = instep.make_train_step(loss_fn, tx, donate=False)
+    assert not step.trace(state, batch).jaxpr.effects
+    losses.checked(step)(state, batch)
+    assert not step.trace(state, batch).jaxpr.effects  # nor has it afterwards
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "multi_margin_loss"])
 @pytest.mark.parametrize(
