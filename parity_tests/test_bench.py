@@ -9,6 +9,7 @@ from math import comb
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import jsonschema
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 import instep
+from conftest import array
 from instep import bench, workloads
 from instep.bench import _flops, _memory
 from instep.bench._by_hand import clip
@@ -30,6 +32,7 @@ from instep.bench._rounds import interleave
 from instep.bench._settings import Job, Settings
 from instep.bench._survey import items_of, survey
 from instep.bench._torch import fuse, train_step
+from instep.bridge._from_torch import jax_loop_of, lowered_loss
 from instep.bridge._match import match_weights
 from instep.bridge._torch_loop import run_step, windows
 from instep.bridge._transfer import model_arrays
@@ -176,6 +179,25 @@ def test_flops_of_linear_layers_are_those_on_paper(accumulate):
     window = next(windows(loop))
     assert _flops.of_torch(loop, window) == accumulate * (2 * first + 3 * second)
     assert all(p.grad is None for p in model.parameters()), "the loop was not left untouched"
+    lowered = lowered_loss(loop)
+    half = jax_loop_of(loop, lowered)
+    microbatch = lowered.leaves(window[0])
+    assert _flops.of_jax(half, jax.tree.map(array, microbatch)) == _flops.of_torch(loop, window)
+
+
+PEAK_OF = [
+    (Settings(precision="bf16"), "NVIDIA H200", 989.4 * 1e12),
+    (Settings(), "NVIDIA H200", 66.9 * 1e12),
+    (Settings(matmul_precision="tensorfloat32"), "NVIDIA H200", 494.7 * 1e12),
+    (Settings(peak_tflops=2.0), "NVIDIA H200", 2e12),
+    (Settings(peak_tflops=2.0), "cpu", 2e12),
+    (Settings(), "cpu", None),
+]
+
+
+@pytest.mark.parametrize(("settings", "device", "peak"), PEAK_OF)
+def test_the_peak_is_that_of_the_device_or_what_is_said(settings, device, peak):
+    assert _flops.dense_peak(settings, device) == peak
 
 
 def test_memory_forgets_its_peak():

@@ -9,6 +9,8 @@ import jax
 
 from .._loop import JaxLoop
 from .._loss_fn import canonical
+from ..progress._flops import flops
+from ..progress._peaks import PEAKS
 from ._settings import Settings
 
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from ..bridge._torch_loop import TorchLoop
 
 BY_TORCH = "torch.utils.flop_counter over forward and backward of the PyTorch half"
-BY_XLA = "XLA's cost analysis of the gradient of one microbatch"
+BY_JAX = "matrix products and convolutions in the jaxpr of the gradient"
 
 
 def of_torch(loop: TorchLoop, window: list[Any]) -> float:
@@ -43,24 +45,22 @@ def of_torch(loop: TorchLoop, window: list[Any]) -> float:
 
 
 def of_jax(loop: JaxLoop, microbatch: Any) -> float | None:
-    """The operations that XLA says the gradient has, pointwise ones too; None: it does not say.
-
-    The body of a loop counts once there, so it is asked about one microbatch.
-    """
+    """The same of a JAX loop; None: one is inside of a loop that is known only when it runs."""
     loss_fn = canonical(loop.loss_fn)
 
     def loss(params: Any, buffers: Any) -> Any:
         return loss_fn(params, buffers, microbatch, loop.rng).total
 
-    analysis = jax.jit(jax.grad(loss)).lower(loop.params, loop.buffers).cost_analysis()
-    flops = (analysis or {}).get("flops")
-    return None if not flops or flops < 0 else float(flops * loop.accumulate)
+    counted = flops(jax.make_jaxpr(jax.grad(loss))(loop.params, loop.buffers))
+    return None if counted is None else float(sum(counted.values()) * loop.accumulate)
 
 
 def dense_peak(settings: Settings, device: str) -> float | None:
     """FLOP/s of dense matrix products that ``device`` can reach at most; None: not known.
 
-    The one place for a table of devices. Until there is one, it is what the caller states.
+    What the caller states, or what its maker does, in the precision that is used.
     """
-    del device
-    return None if settings.peak_tflops is None else settings.peak_tflops * 1e12
+    kind = "fp32" if settings.matmul_precision == "highest" else "tf32"
+    kind = "bf16" if settings.precision == "bf16" else kind
+    tflops = settings.peak_tflops or PEAKS.get(device, {}).get(kind)
+    return None if tflops is None else tflops * 1e12

@@ -30,7 +30,8 @@ class Settings:
       precision: of a built-in workload, ``"float32"`` or ``"bf16"``.
       matmul_precision: of both frameworks, a key of ``MATMUL``.
       threads: cores that every process may use; None: all.
-      peak_tflops: dense peak of the device in this precision, for the MFU; None: no MFU.
+      peak_tflops: dense peak of the device in this precision, for the MFU; None: that of
+        ``instep.progress.PEAKS``.
     """
 
     rounds: int = 20

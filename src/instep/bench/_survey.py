@@ -102,7 +102,7 @@ def _work_of_jax(problem: Problem) -> dict[str, Any]:
         "parameters": sum(x.size for x in jax.tree.leaves(loop.params)),
         "accumulate": k,
         "flops": flops,
-        "flops_by": _flops.BY_XLA if flops else None,
+        "flops_by": _flops.BY_JAX if flops else None,
     }
 
 

@@ -33,7 +33,8 @@ Precision = Annotated[str, typer.Option(help="Of a built-in workload: float32 or
 Matmul = Annotated[str, typer.Option(help=f"Of both frameworks: {', '.join(MATMUL)}.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores for every contender.")]
 Peak = Annotated[
-    float | None, typer.Option(help="Dense peak of the device in TFLOP/s, for the MFU.")
+    float | None,
+    typer.Option(help="Dense peak of the device in TFLOP/s, for the MFU, if it is not known."),
 ]
 Seed = Annotated[int, typer.Option(help="Of what TARGET draws, and of the order in a round.")]
 JsonPath = Annotated[Path | None, typer.Option("--json", help="Write every number here.")]
