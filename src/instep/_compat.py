@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from ._errors import MissingExtraError
 
@@ -37,3 +39,11 @@ def require(module: str, purpose: str) -> ModuleType:
             f"{purpose} needs {package}, which is not installed. Run: "
             f"pip install 'instep[{_EXTRA[package]}]'"
         ) from None
+
+
+def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Of the operands of a ``scan``: how many are constants, and how many are carried."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()  # from jax 0.12 on
+    return len(constants), len(carry)

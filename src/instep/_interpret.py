@@ -15,6 +15,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import remat_p
 
+from ._compat import scan_counts
+
 
 Values = list[Any]
 Rule = Callable[[JaxprEqn, Values], Values]  # (operation, its operands) -> its results
@@ -87,8 +89,14 @@ def _apply(
     return rule(eqn, operands)
 
 
+def _bounds(params: dict[str, Any]) -> tuple[int, int]:
+    """Where the operands of a scan that are carried begin, and where they end."""
+    constants, carried = scan_counts(params)
+    return constants, constants + carried
+
+
 def _scan(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, last = _bounds(params)
     consts, carry, xs = operands[:first], operands[first:last], operands[last:]
 
     def body(carry, x):
@@ -186,7 +194,7 @@ def now(watch: Watch = lambda made, of: None) -> dict[str, Control]:
     """
 
     def scan(params: dict[str, Any], operands: Values, rule: Rule) -> Values:
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        first, last = _bounds(params)
         consts, carry, xs = operands[:first], operands[first:last], operands[last:]
         order = range(params["length"])
         made: list[Values] = []
