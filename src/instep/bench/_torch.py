@@ -41,7 +41,7 @@ def compiled(problem: Problem, option: str) -> Contender:
 
 def _contender(problem: Problem, mode: str | None) -> Contender:
     device = _device(problem)
-    _set_matmul_precision(problem)
+    _set_matmul_precision(problem, device)
     loop, windows = problem.reference(), problem.windows()
     _check(loop)
     channels_last, notes = _memory_format(problem, loop, windows, device)
@@ -122,10 +122,11 @@ def _device(problem: Problem) -> torch.device:
     return torch.device("cuda")
 
 
-def _set_matmul_precision(problem: Problem) -> None:
+def _set_matmul_precision(problem: Problem, device: torch.device) -> None:
     precision = "highest" if problem.double else problem.settings.matmul_precision
     torch.set_float32_matmul_precision(MATMUL[precision])
-    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
 def _check(loop: TorchLoop) -> None:
