@@ -152,6 +152,8 @@ def test_a_worker_finds_nothing_compiled_before():
     env = environment(Job("time", "digits-mlp", ("instep",), Settings(device="cpu")), {})
     assert env["JAX_PLATFORMS"] == "cpu" and env["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] == "1"
     assert environment(Job("time", "x", ("y",), Settings()), {}).get("JAX_PLATFORMS") is None
+    assert "OMP_WAIT_POLICY" not in env
+    assert environment(Job("survey", "x", ("y",), Settings()), {})["OMP_WAIT_POLICY"]
 
 
 # How much work it is.

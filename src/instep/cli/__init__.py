@@ -11,8 +11,10 @@ from .._errors import MissingExtraError
 
 def main() -> None:
     """The console script: exit 0 in step, 1 not in step, 2 the request was wrong."""
-    # PyTorch and XLA share the cores: a thread that spins while it waits stops the others.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # PyTorch and XLA share the cores: a thread that spins while it waits stops the others. What
+    # is timed has a process of its own, and waits as it does for everybody.
+    if sys.argv[1:2] != ["bench"]:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         require("typer", "the command line")
         require("rich", "the command line")
