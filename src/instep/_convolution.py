@@ -43,7 +43,7 @@ class Convolution(NamedTuple):
     @property
     def out(self) -> tuple[int, ...]:
         return tuple(
-            (low + (n - 1) * between + high - (k - 1) * dilation) // stride + 1
+            max(0, (low + (n - 1) * between + high - (k - 1) * dilation) // stride + 1)
             for n, between, (low, high), k, dilation, stride in zip(
                 self.x.shape[1:-1],
                 self.x_dilation,
@@ -60,6 +60,8 @@ def convolve(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Arra
     """``jax.lax.conv_general_dilated`` of these operands and parameters."""
     c, order = _channels_last(lhs, rhs, params)
     form = _as_sum if _is_depthwise(c) else _as_product if _is_product(c) else _as_convolution
+    if 0 in (*c.x.shape, *c.w.shape, *c.out) or not jnp.issubdtype(lhs.dtype, jnp.inexact):
+        form = _as_convolution
     return form(c).transpose(order)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn, jaxpr_as_fun, jaxprs_in_params
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.extend.source_info_util import current_name_stack, user_context
 
 from ._convolution import convolve
-from ._interpret import Values, done, interpret
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,19 +25,20 @@ _AS_WRITTEN = ContextVar("as_written", default=False)
 def fast_on_cpu(fn: F) -> F:
     """``fn`` with each of its convolutions as ``convolve``, if the CPU is the default backend.
 
-    It is the same function, which rounds as XLA would round it. Derivatives are to be taken
-    inside of it: theirs are convolutions too.
+    It is the same function, which rounds as XLA would round it, and everything in it that is
+    no convolution stays as it is. Derivatives are to be taken inside of it: theirs are
+    convolutions too. Where nothing is traced, it is ``fn``: XLA lays out a convolution that
+    stands alone by itself.
     """
     if _AS_WRITTEN.get() or jax.default_backend() != "cpu":
         return fn
 
     def on_cpu(*args: Any) -> Any:
-        jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
         leaves = jax.tree.leaves(args)
-        if _convolves(jaxpr.jaxpr):
-            results = interpret(jaxpr, leaves, _rule)
-        else:
-            results = jaxpr_as_fun(jaxpr)(*leaves)
+        if not any(isinstance(x, Tracer) for x in leaves):
+            return fn(*args)
+        jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+        results = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return on_cpu  # pyright: ignore[reportReturnType]
@@ -52,20 +54,81 @@ def as_written() -> Iterator[None]:
         _AS_WRITTEN.reset(token)
 
 
+def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= zip(jaxpr.invars, operands, strict=True)
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, Literal) else values[variable]
+
+    for eqn in jaxpr.eqns:
+        values |= zip(eqn.outvars, _done(eqn, [read(v) for v in eqn.invars]), strict=True)
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
+    """One operation, where it was written."""
+    name_stack = current_name_stack() + eqn.source_info.name_stack
+    with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
+        if eqn.primitive is conv_general_dilated_p and not any(map(_is_sharded, eqn.invars)):
+            image, kernel = operands
+            return [convolve(image, kernel, eqn.params)]
+        params = eqn.params
+        if _convolves_inside(eqn):
+            params = {name: _rewritten(value) for name, value in params.items()}
+        results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def _is_sharded(variable: Any) -> bool:
+    """Over explicit axes of a mesh, which are part of its type."""
+    return any(axis is not None for axis in variable.aval.sharding.spec)
+
+
+def _convolves_inside(eqn: JaxprEqn) -> bool:
+    """A program over the axes of a mesh of its own is left as it is."""
+    inside = jaxprs_in_params(eqn.params)
+    return eqn.primitive.name != "shard_map" and any(map(_convolves, inside))
+
+
+@lru_cache(maxsize=1024)
 def _convolves(jaxpr: Jaxpr) -> bool:
     return any(
         eqn.primitive is conv_general_dilated_p
-        or any(_convolves(inside) for inside in jaxprs_in_params(eqn.params))
+        or any(map(_convolves, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
 
 
-def _rule(eqn: JaxprEqn, operands: Values) -> Values:
-    """One operation, where it was written."""
-    written = eqn.source_info
-    name_stack = current_name_stack() + written.name_stack
-    with user_context(written.traceback, name_stack=name_stack), eqn.ctx.manager:
-        if eqn.primitive is conv_general_dilated_p:
-            image, kernel = operands
-            return [convolve(image, kernel, eqn.params)]
-        return done(eqn, operands)
+def _rewritten(value: Any) -> Any:
+    """A parameter of an operation: the program in it, or the programs, or as it is."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_rewritten, value)) if type(value) in (tuple, list) else value
+    if isinstance(value, ClosedJaxpr) and _convolves(value.jaxpr):
+        return _program(value)
+    if isinstance(value, Jaxpr) and not value.constvars and _convolves(value):
+        made = _program(ClosedJaxpr(value, ()))
+        return value if made.consts else made.jaxpr
+    return value
+
+
+@lru_cache(maxsize=128)
+def _program(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """``closed`` with its convolutions rewritten; the same object for the same, to be cached.
+
+    As it is, where it takes or makes anything but arrays, or would make others.
+    """
+    taken = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type)
+        for x in closed.in_avals
+        if isinstance(x, jax.core.ShapedArray)
+    ]
+    if len(taken) != len(closed.in_avals):
+        return closed
+
+    def program(*operands: Any) -> list[Any]:
+        return _evaluate(closed.jaxpr, closed.consts, operands)
+
+    made = jax.make_jaxpr(program)(*taken)
+    same = [str(x) for x in made.out_avals] == [str(x) for x in closed.out_avals]
+    return made if same else closed

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from .._interpret import Values, interpret
+from ._interpret import Values, interpret
 
 
 def lift_jax(fn: Callable) -> Callable:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from jax.extend.core import JaxprEqn
 
-from ..._interpret import Values
+from .._interpret import Values
 from ._jaxpr import Run, equations, recording
 from ._probe import Probe
 

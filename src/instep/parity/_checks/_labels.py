@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from ..._interpret import Values
 from ..._state import PyTree
 from ..._trees import named_leaves
+from .._interpret import Values
 from ._jaxpr import Run, equations, recording
 from ._probe import Probe
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from ..._interpret import Values
+from .._interpret import Values
 from .._lift import constant
 
 

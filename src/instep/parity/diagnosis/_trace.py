@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from ..._interpret import Values, interpret, now
+from .._interpret import Values, interpret, now
 from .._lift import lift
 from ._plain import plain
 

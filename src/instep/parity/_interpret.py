@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import remat_p
 
-from ._compat import scan_counts
+from .._compat import scan_counts
 
 
 Values = list[Any]
