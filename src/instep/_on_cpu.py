@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import jax
-from jax.core import Tracer
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.extend.source_info_util import current_name_stack, user_context
@@ -121,7 +121,7 @@ def _program(closed: ClosedJaxpr) -> ClosedJaxpr:
     taken = [
         jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type)
         for x in closed.in_avals
-        if isinstance(x, jax.core.ShapedArray)
+        if isinstance(x, ShapedArray)
     ]
     if len(taken) != len(closed.in_avals):
         return closed
