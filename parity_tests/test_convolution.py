@@ -206,3 +206,67 @@ def test_as_written_leaves_functions_alone():
     with as_written():
         assert fast_on_cpu(convolve) is convolve
     assert fast_on_cpu(convolve) is not convolve
+
+
+# What stands beside a convolution stays as it is.
+
+
+@jax.custom_vjp
+def straight_through(x):
+    return jnp.round(x)
+
+
+straight_through.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (g,))
+
+
+def test_derivative_rules_are_kept_for_derivatives_of_the_step(x64):
+    def loss_fn(params, batch):
+        y = ops.conv2d(straight_through(3 * batch), params["w"], padding=1)
+        return (straight_through(y) ** 2).mean()
+
+    def after_a_step(w):
+        tx = instep.optim.sgd(0.1)
+        step = instep.make_train_step(loss_fn, tx, donate=False)
+        state, _ = step(instep.init_state({"w": w}, tx), x)
+        return loss_fn(state.params, x)
+
+    x, w = CASES["2d"].arrays()
+    found = jax.grad(after_a_step)(w)
+    with as_written():
+        assert_in_step(jax.grad(after_a_step)(w), found)
+    assert np.any(found)
+
+
+def test_a_loop_that_is_mapped_beside_a_convolution(x64):
+    def fn(x, w, keys):
+        draws = jax.vmap(lambda key: jax.random.poisson(key, 3.0))(keys)
+        return ops.conv2d(x, w).sum() + draws.sum()
+
+    x, w = CASES["2d"].arrays()
+    keys = jax.random.split(jax.random.key(0), 4)
+    assert_in_step(jax.jit(fn)(x, w, keys), jax.jit(fast_on_cpu(fn))(x, w, keys))
+
+
+def test_a_jitted_part_is_compiled_once():
+    @jax.jit
+    def part(x, w):
+        return lax.scan(lambda c, _: (ops.conv2d(c, w, padding=1), None), x, length=2)[0]
+
+    def fn(x, w):
+        return part(part(x, w), w).sum()
+
+    x, w = jnp.ones((2, 4, 8, 8)), jnp.full((4, 4, 3, 3), 0.1)
+    text = str(jax.make_jaxpr(fast_on_cpu(fn))(x, w))
+    assert text.count("name=part") == 2 and "let part = " in text  # one program, called twice
+
+
+def test_outside_of_jit_nothing_is_traced():
+    def loss_fn(params, batch):
+        y = ops.conv2d(batch, params["w"])
+        return instep.Loss(y.sum(), metrics={"what": "a string"})
+
+    x, w = CASES["2d"].arrays()
+    params = {"w": jnp.asarray(w, np.float32)}
+    acc = instep.zero_grad(params)
+    _, out = instep.backward(loss_fn, acc, params, None, jnp.asarray(x, np.float32))
+    assert out.metrics == {"what": "a string"}
