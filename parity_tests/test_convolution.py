@@ -240,7 +240,7 @@ def test_derivative_rules_are_kept_for_derivatives_of_the_step(x64):
 def test_a_loop_that_is_mapped_beside_a_convolution(x64):
     def fn(x, w, keys):
         draws = jax.vmap(lambda key: jax.random.poisson(key, 3.0))(keys)
-        return ops.conv2d(x, w).sum() + draws.sum()
+        return ops.conv2d(x, w).sum() + draws.sum().astype(x.dtype)
 
     x, w = CASES["2d"].arrays()
     keys = jax.random.split(jax.random.key(0), 4)
