@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 
 THREADS = ("OMP_", "MKL_", "KMP_", "GOMP_")
-FRAMEWORKS = ("XLA_", "JAX_", "TF_", "TORCH", "PYTORCH_", "CUDA_")
+FRAMEWORKS = ("XLA_", "JAX_", "TF_XLA_", "TORCH", "PYTORCH_", "CUDA_")
 MEMORY = ("LD_PRELOAD", "MALLOC_")
 
 
@@ -25,7 +26,7 @@ def machine() -> dict[str, Any]:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()}",
         "variables": {
-            name: value
+            name: re.sub(r"/\S*/", "", value)  # of a file its name; where it lies is nobody's
             for name, value in sorted(os.environ.items())
             if name.startswith(THREADS + FRAMEWORKS + MEMORY)
         },
