@@ -102,8 +102,8 @@ def _convolves(jaxpr: Jaxpr) -> bool:
 
 def _rewritten(value: Any) -> Any:
     """A parameter of an operation: the program in it, or the programs, or as it is."""
-    if isinstance(value, tuple | list):
-        return type(value)(map(_rewritten, value)) if type(value) in (tuple, list) else value
+    if type(value) in (tuple, list):
+        return type(value)(map(_rewritten, value))
     if isinstance(value, ClosedJaxpr) and _convolves(value.jaxpr):
         return _program(value)
     if isinstance(value, Jaxpr) and not value.constvars and _convolves(value):
