@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_par
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.extend.source_info_util import current_name_stack, user_context
 
+from ._computed_once import computed_once, shared
 from ._convolution import convolve
 
 
@@ -61,8 +62,11 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> l
     def read(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
+    once = shared(jaxpr)
     for eqn in jaxpr.eqns:
-        values |= zip(eqn.outvars, _done(eqn, [read(v) for v in eqn.invars]), strict=True)
+        results = _done(eqn, [read(v) for v in eqn.invars])
+        for variable, result in zip(eqn.outvars, results, strict=True):
+            values[variable] = computed_once(result) if variable in once else result
     return [read(v) for v in jaxpr.outvars]
 
 
@@ -93,7 +97,7 @@ def _convolves_inside(eqn: JaxprEqn) -> bool:
 
 @lru_cache(maxsize=1024)
 def _convolves(jaxpr: Jaxpr) -> bool:
-    return any(
+    return bool(shared(jaxpr)) or any(
         eqn.primitive is conv_general_dilated_p
         or any(map(_convolves, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns

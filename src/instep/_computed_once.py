@@ -1,0 +1,86 @@
+"""Values that XLA's CPU would compute once for each of their users, computed once.
+
+XLA fuses cheap operations into every user of their result, and so computes them as often as
+there are users. A gradient of a residual stream has three in every block: the two products of
+the layer it goes into, and the sum with the gradient of the block before, whose users take all
+of that sum in again. Six layers up, a gradient is computed from six layers of products, three
+times: the work grows with the square of the depth. benchmarks/NOTES.md has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+
+
+LAYOUTS = frozenset(  # their result is the same numbers
+    ["broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"]
+)
+PRODUCTS = frozenset(["conv_general_dilated", "dot_general"])
+FEW = 1024  # numbers, which are computed again as fast as they are read
+
+
+@jax.jit
+def _itself(x: jax.Array) -> jax.Array:
+    return lax.optimization_barrier(x)  # else JAX sees that nothing is computed, and removes it
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """``x``, into whose users XLA does not fuse what makes it.
+
+    It costs nothing else: a call that stays a call in the compiled program, and returns its
+    argument where it lies.
+    """
+    with set_xla_metadata(inlineable="false"):
+        return _itself(x)
+
+
+@lru_cache(maxsize=1024)
+def shared(jaxpr: Jaxpr) -> frozenset[Any]:
+    """The variables of ``jaxpr`` that are to be computed once.
+
+    Those with several users, one of which is a product or a convolution, which reads them from
+    memory anyway; and sums of gradients with several users. What an operation of ``LAYOUTS``
+    makes is the value that it is given.
+    """
+    same: dict[Any, Any] = {}  # variable: the one whose numbers it has
+    users: dict[Any, int] = defaultdict(int)
+    kept = set()
+    made: dict[Any, JaxprEqn] = {}
+
+    for eqn in jaxpr.eqns:
+        taken = {same.get(v, v) for v in eqn.invars if not isinstance(v, Literal)}
+        if eqn.primitive.name in LAYOUTS and len(taken) == 1:
+            same[eqn.outvars[0]] = taken.pop()
+            continue
+        made |= dict.fromkeys(eqn.outvars, eqn)
+        for v in taken:
+            users[v] += 1
+        if _multiplies(eqn):
+            kept |= taken
+        if eqn.primitive.name == "add_any":
+            kept |= set(eqn.outvars)
+    for v in jaxpr.outvars:
+        if not isinstance(v, Literal):
+            users[same.get(v, v)] += 1
+    return frozenset(v for v in kept if v in made and users[v] > 1 and _is_large(v))
+
+
+def _is_large(variable: Any) -> bool:
+    return getattr(variable.aval, "size", 0) > FEW
+
+
+def _multiplies(eqn: JaxprEqn) -> bool:
+    inside = jaxprs_in_params(eqn.params)
+    return eqn.primitive.name in PRODUCTS or any(map(_has_product, inside))
+
+
+@lru_cache(maxsize=1024)
+def _has_product(jaxpr: Jaxpr) -> bool:
+    return any(map(_multiplies, jaxpr.eqns))
