@@ -1,8 +1,8 @@
 """instep: JAX in step with PyTorch."""
 
+import typing as _typing
 from importlib import import_module as _import_module
 from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import (
     losses as losses,
@@ -30,7 +30,7 @@ from ._step import make_train_step as make_train_step, step as step
 from ._train import train as train
 
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from . import bridge as bridge, checkpoint as checkpoint, data as data, parity as parity
     from .bridge import TorchLoop as TorchLoop, from_torch as from_torch, to_torch as to_torch
     from .bridge.lower import lower as lower
