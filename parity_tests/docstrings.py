@@ -41,13 +41,8 @@ def public(module: str) -> dict[str, object]:
 
 
 def function_of(obj):
-    """The function under ``custom_jvp``, ``custom_vjp`` or ``functools.partial``."""
-    while not inspect.isclass(obj) and not isinstance(obj, types.FunctionType):
-        inner = getattr(obj, "__wrapped__", getattr(obj, "fun", None))
-        if inner is None:
-            break
-        obj = inner
-    return obj
+    """The function under ``custom_jvp``, ``jit``, ``contextmanager`` and their kin."""
+    return obj if inspect.isclass(obj) else inspect.unwrap(obj)
 
 
 def docstring(name: str, obj) -> str:
