@@ -73,6 +73,9 @@ def plateau_to_torch(state: PlateauState, scheduler: lr_scheduler.ReduceLROnPlat
     Args:
       state: of as many groups; a rate that only its dtype has rounded is left as it was.
       scheduler: a ``torch.optim.lr_scheduler.ReduceLROnPlateau``, changed in place.
+
+    Raises:
+      ValueError: the optimizer has another number of groups.
     """
     groups = scheduler.optimizer.param_groups
     for group, lr in zip(groups, np.atleast_1d(state.lr), strict=True):
