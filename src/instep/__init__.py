@@ -1,8 +1,8 @@
 """instep: JAX in step with PyTorch."""
 
+import typing as _typing
 from importlib import import_module as _import_module
-from importlib.metadata import PackageNotFoundError, version as _version
-from typing import TYPE_CHECKING
+from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
 
 from . import (
     losses as losses,
@@ -30,7 +30,7 @@ from ._step import make_train_step as make_train_step, step as step
 from ._train import train as train
 
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from . import bridge as bridge, checkpoint as checkpoint, data as data, parity as parity
     from .bridge import TorchLoop as TorchLoop, from_torch as from_torch, to_torch as to_torch
     from .bridge.lower import lower as lower
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 try:
     __version__ = _version("instep")
-except PackageNotFoundError:  # run from the source tree, not installed
+except _NotInstalled:  # run from the source tree, not installed
     __version__ = "0+source"
 
 # What needs more than the core is imported when it is asked for, so that the core works alone.

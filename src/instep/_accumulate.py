@@ -80,7 +80,7 @@ def backward(
       params: pytree of floating arrays, differentiated where ``acc.grads`` is not None.
       buffers: pytree handed to the forward pass, not differentiated; None without any.
       batch: one microbatch, any pytree.
-      rng: key for this microbatch, if the model draws.
+      rng: key for this microbatch, shape (), if the model draws.
       scale: factor of what is differentiated, ``scaler.scale``; the loss is added without it.
 
     Returns:
@@ -129,9 +129,15 @@ def backward(
 def mean(acc: Accumulator) -> Accumulator:
     """Divide the accumulated gradients and loss by the accumulated weight.
 
-    PyTorch: the ``/ k`` of ``(loss / k).backward()``, or the division by the number of
+    PyTorch: the ``torch.div`` of ``(loss / k).backward()``, or the division by the number of
     tokens. The weight becomes 1, so ``mean(mean(acc))`` is ``mean(acc)``. A total weight of
     zero gives NaN, as 0 / 0 does in PyTorch.
+
+    Args:
+      acc: the sums, of floating leaves; None among its ``grads`` stays None.
+
+    Returns:
+      The accumulator divided; shapes and dtypes stay.
     """
     return replace(
         acc,

@@ -15,8 +15,10 @@ from ._trees import named_leaves
 def split(batch: PyTree, k: int) -> PyTree:
     """Split a batch into ``k`` microbatches of consecutive examples.
 
+    PyTorch: ``torch.chunk(batch, k)`` stacked, of sizes that must be equal.
+
     Args:
-      batch: pytree whose leaves have shape ``(k * b, ...)``.
+      batch: pytree whose leaves have shape ``(k * b, ...)``, of any dtype.
       k: number of microbatches, at least 1.
 
     Returns:
@@ -47,9 +49,11 @@ def split(batch: PyTree, k: int) -> PyTree:
 def stack(microbatches: Sequence[PyTree]) -> PyTree:
     """Stack microbatches along a new first axis.
 
+    PyTorch: ``torch.stack(microbatches)``, leaf by leaf.
+
     Args:
       microbatches: non-empty sequence of pytrees of the same structure and shapes
-        ``(b, ...)``.
+        ``(b, ...)``, of any dtype.
 
     Returns:
       One pytree with leaves of shape ``(k, b, ...)``; NumPy stays NumPy, and so becomes what

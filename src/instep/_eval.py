@@ -33,6 +33,11 @@ def make_eval_step(
     Returns:
       A jitted ``eval_step(state, batch) -> Loss``. Sum ``total`` and ``weight`` over the
       batches and divide once: exact also when the last batch is smaller.
+
+    Raises:
+      TypeError: ``loss_fn`` has another signature, ``policy`` is of another kind; and, when
+        called, parameters are not in the dtype of the policy.
+      ValueError: no policy has that name.
     """
     call = under_policy(loss_fn, policy_of(policy))
 

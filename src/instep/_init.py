@@ -23,16 +23,18 @@ def init_state(
     """The state before the first step.
 
     Every leaf is copied and no two leaves share memory, so the state may be donated while
-    the caller keeps ``params`` and ``buffers``.
+    the caller keeps ``params`` and ``buffers``. PyTorch: what ``model.state_dict()`` and
+    ``optimizer.state_dict()`` hold when training starts.
 
     Args:
       params: pytree of floating arrays.
       tx: an ``optax.GradientTransformation``.
       buffers: pytree of arrays that the forward pass rewrites.
-      rng: root key, ``jax.random.key(seed)``, if the model draws.
+      rng: root key, ``jax.random.key(seed)``, shape (), if the model draws.
       scaler: with one the train step scales the loss and skips steps that overflow.
-      opt_state: where ``tx`` stands already, for example from ``bridge.optimizer_from_torch``;
-        None: ``tx.init(params)``. It is cast to the dtypes that ``tx.init`` makes.
+      opt_state: pytree, where ``tx`` stands already, for example from
+        ``bridge.optimizer_from_torch``; None: ``tx.init(params)``. It is cast to the dtypes
+        that ``tx.init`` makes.
 
     Raises:
       ValueError: ``params`` has no leaves, or ``opt_state`` is not a state of ``tx``.

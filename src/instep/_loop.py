@@ -37,18 +37,23 @@ class JaxLoop:
       loss_fn: ``(params, batch)`` or ``(params, buffers, batch, rng)``, returning a
         floating scalar or a ``Loss``.
       tx: an ``optax.GradientTransformation``.
-      opt_state: where it stands at the start, or a callable without arguments that makes it,
-        which a parity run calls in the precision of each walk: that of a PyTorch optimizer in
-        mid-training is ``lambda: bridge.optimizer_from_torch(...)[1]``. None: ``tx.init``.
+      opt_state: pytree, where it stands at the start, or a callable without arguments that
+        makes it, which a parity run calls in the precision of each walk: that of a PyTorch
+        optimizer in mid-training is ``lambda: bridge.optimizer_from_torch(...)[1]``. None:
+        ``tx.init``.
       params: pytree of floating arrays at the start.
       buffers: pytree of arrays that the forward pass rewrites, at the start.
-      batches: iterable of batches, each as ``make_train_step`` takes it. Not used inside a
-        ``parity.Pair``, where both sides get the batches of the PyTorch loop.
+      batches: iterable of batches, each a pytree as ``make_train_step`` takes it. Not used
+        inside a ``parity.Pair``, where both sides get the batches of the PyTorch loop.
       accumulate, clip_grad_norm, clip_grad_value, policy, matmul_precision, trainable,
         drop_last, mesh, sharding: as for ``make_train_step``.
-      rng: root key, if the model draws.
+      rng: root key of ``jax.random``, shape (), if the model draws.
       scaler: at the start; None without.
       apply: ``(params, buffers, inputs) -> outputs``, the forward pass in evaluation.
+
+    Raises:
+      TypeError: ``policy`` is no ``Policy``, name or None.
+      ValueError: no policy has that name.
     """
 
     loss_fn: LossFn

@@ -49,6 +49,7 @@ class GradScaler:
         given, they start at ``init_scale`` and 0.
 
     Raises:
+      TypeError: ``init_scale`` is a string: PyTorch's first argument, the device.
       ValueError: ``growth_factor`` or ``backoff_factor`` is out of range.
 
     References:

@@ -20,15 +20,16 @@ class TrainState:
     """Everything one optimizer step hands to the next.
 
     ``train_step: (TrainState, batch) -> (TrainState, Metrics)`` is a pure function of it;
-    what PyTorch keeps inside ``model``, ``optimizer`` and ``scheduler`` is all here.
+    what PyTorch keeps inside ``model``, ``optimizer`` and ``scheduler``, and saves by their
+    ``state_dict`` (``model.state_dict()``), is all here.
     """
 
     step: jax.Array  # shape=(), int32: optimizer steps taken
     params: PyTree  # what is differentiated; any pytree of floating arrays
-    buffers: PyTree = None  # what the forward pass rewrites (BatchNorm statistics)
-    opt_state: PyTree = None  # tx.init(params)
+    buffers: PyTree = None  # tree of what the forward pass rewrites (BatchNorm statistics)
+    opt_state: PyTree = None  # the tree that tx.init(params) makes
     rng: jax.Array | None = (
-        None  # root key; a microbatch draws from fold_in(fold_in(rng, step), i)
+        None  # shape=(), root key; a microbatch draws from fold_in(fold_in(rng, step), i)
     )
     scaler: GradScaler | None = None  # what the loss is multiplied by, and when it changes
 
@@ -36,7 +37,7 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Accumulator:
-    """PyTorch's ``.grad``, made visible: the sums that ``backward`` adds to."""
+    """``torch.Tensor.grad``, made visible: the sums that ``backward`` adds to."""
 
     # like params, at least float32: sum of d total / d params; None: not differentiated
     grads: PyTree
@@ -50,6 +51,7 @@ class Accumulator:
 class Loss:
     """What a ``loss_fn`` may return instead of a plain scalar.
 
+    PyTorch: what ``loss.backward()`` is called on, and the number it is divided by before.
     The gradient is that of ``total``; ``mean`` divides the accumulated gradients by the
     accumulated ``weight``. Two accounts of the mean follow:
 
@@ -61,26 +63,29 @@ class Loss:
 
     total: jax.Array  # shape=(), floating: differentiated
     weight: Any = 1.0  # shape=(): not differentiated
-    buffers: PyTree = None  # the buffers after this forward pass; None: unchanged
-    metrics: PyTree = None  # anything to look at; not differentiated
+    buffers: PyTree = None  # tree of buffers after this forward pass; None: unchanged
+    metrics: PyTree = None  # any tree to look at; not differentiated
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Metrics:
-    """What a step reports. With accumulation, ``aux`` has a leading axis of microbatches."""
+    """What a step reports.
+
+    With accumulation the leaves of ``aux`` have a leading axis of microbatches.
+    """
 
     loss: jax.Array  # shape=(): total / weight over the step
     weight: jax.Array  # shape=(): sum of weights over the step
     grad_norm: jax.Array | None = None  # shape=(): before clipping; None without clip_grad_norm
-    aux: PyTree = None  # Loss.metrics
+    aux: PyTree = None  # the tree of Loss.metrics
     skipped: jax.Array | None = None  # shape=(), bool: a gradient was not finite; of a scaler
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hyperparams:
-    """The counterpart of ``optimizer.param_groups[i]["lr"]`` and of the scheduler's clock.
+    """The counterpart of ``optimizer.param_groups[i]["lr"]`` and of ``scheduler.last_epoch``.
 
     ``values["lr"]`` is what the next update uses; after each update a scheduled value
     becomes ``schedule(count)``. The count is the scheduler's own: a step that a gradient
@@ -94,7 +99,7 @@ class Hyperparams:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PlateauState:
-    """The attributes of ``ReduceLROnPlateau``, and the rate of the optimizer.
+    """The attributes of ``torch.optim.lr_scheduler.ReduceLROnPlateau``, and the rate.
 
     A clock too: it goes on where a gradient scaler skips a step.
     """
@@ -109,14 +114,14 @@ class PlateauState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class View:
-    """What one optimizer step lets an observer see, stage by stage. None: not visible."""
+    """What one optimizer step lets an observer see, stage by stage; None: not visible."""
 
     loss: Any  # shape=(): mean loss of the step
-    params: PyTree  # after the step
-    buffers: PyTree = None  # after the step
-    opt_state: PyTree = None  # after the step
-    grads: PyTree = None  # accumulated, unscaled and averaged, before clipping
-    clipped_grads: PyTree = None  # as the optimizer receives them
+    params: PyTree  # the tree after the step
+    buffers: PyTree = None  # the tree after the step
+    opt_state: PyTree = None  # the tree after the step
+    grads: PyTree = None  # like params: accumulated, unscaled and averaged, before clipping
+    clipped_grads: PyTree = None  # like params, as the optimizer receives them
     grad_norm: Any = None  # shape=(): before clipping
-    scaler: PyTree = None  # after the step: a GradScaler, or what has its scale and tracker
+    scaler: PyTree = None  # tree after the step: a GradScaler, or its scale and tracker
     skipped: Any = None  # shape=(): whether the scaler skipped the step

@@ -44,10 +44,10 @@ def step(
       tx: the transformation whose ``init`` made ``state.opt_state``.
       state: the state before; not modified.
       acc: gradients like ``state.params``; they are cast to the dtypes of the parameters.
-      buffers: the buffers after the last microbatch; None keeps ``state.buffers``.
-      found_inf: from ``scaler.unscale``. Where it is true the step is skipped: parameters
-        and optimizer state hold, while schedules, buffers and ``state.step`` go on, as in a
-        PyTorch loop. None never skips.
+      buffers: like ``state.buffers``, after the last microbatch; None keeps those.
+      found_inf: bool, shape (), from ``scaler.unscale``. Where it is true the step is skipped:
+        parameters and optimizer state hold, while schedules, buffers and ``state.step`` go on,
+        as in a PyTorch loop. None never skips.
       closure: ``params -> (loss, grads)``, for a ``tx`` that evaluates the loss at other
         parameters too: ``instep.optim.lbfgs``, the line searches of optax.
       extra: further arguments of ``tx.update``: ``{"touched": ...}`` of ``sparse_adam``.

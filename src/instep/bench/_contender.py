@@ -83,6 +83,7 @@ CONTENDERS = {
         True,
     ),
 }
+"""What can be timed beside instep's step, by the name that ``run(against=)`` takes."""
 FIRST = "instep"  # what all others are compared with
 
 

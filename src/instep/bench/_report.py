@@ -17,7 +17,7 @@ SCHEMA = 1  # of the JSON, see bench.schema.json
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. On the host, steady state is apart from compilation where the kernel can tell."""
+    """Bytes; on the host, steady state is apart from compilation where the kernel can tell."""
 
     device: int | None  # peak of the allocator of the device; None on the host
     resident: int  # peak of the process in steady state
@@ -33,20 +33,20 @@ class Memory:
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender. Seconds, unless said otherwise."""
+    """One contender; times in seconds."""
 
-    name: str
-    says: str
-    device: str
-    notes: Mapping[str, str]
-    step: Band
+    name: str  # as ``run(against=)`` was given it
+    says: str  # what it is, in words
+    device: str  # as its framework calls it
+    notes: Mapping[str, str]  # what was chosen for it
+    step: Band  # of a step, done
     handed_over: Band  # of a step, until the call returned
     ratio: Ratio | None  # instep's step over this one, within the round; None: it is instep's
     prepare: float  # building the contender: lowering, placing weights and batches
     first_step: float  # trace, compile, run
-    second_step: float
+    second_step: float  # run, and what was compiled late
     compiling: Mapping[str, float]  # as JAX reports it; empty: PyTorch
-    memory: Memory
+    memory: Memory  # of its process
     losses: tuple[float, ...]  # of the first two steps, in its own precision
     judged: int  # leaves of the first steps in float64 that were judged; 0: unchecked
     rounds: tuple[float, ...]  # seconds per step, a value for each
@@ -56,17 +56,17 @@ class Measured:
 class BenchReport:
     """What ``bench.run`` found; the first contender is instep's step."""
 
-    target: str
-    settings: Settings
+    target: str  # as it was given
+    settings: Settings  # of the run
     steps: int  # in a block
     work: Mapping[str, Any]  # of a step: items, unit, parameters, accumulate, flops, flops_by
-    peak_flops: float | None
+    peak_flops: float | None  # of the device, per second; None: not known
     parity: Mapping[str, Any] | None  # the verdict on the halves; None: a JaxLoop, or unchecked
-    contenders: tuple[Measured, ...]
-    machine: Mapping[str, Any]
-    environment: Mapping[str, str]
-    commit: str | None
-    date: str
+    contenders: tuple[Measured, ...]  # in the order they were asked for
+    machine: Mapping[str, Any]  # processor, cores, memory, GPUs
+    environment: Mapping[str, str]  # versions
+    commit: str | None  # of the source tree, if there is one
+    date: str  # UTC
     load: tuple[float, float]  # before and after
     seconds: float  # the whole run
 

@@ -32,6 +32,9 @@ class Settings:
       threads: cores that every process may use; None: all.
       peak_tflops: dense peak of the device in this precision, for the MFU; None: that of
         ``instep.progress.PEAKS``.
+
+    Raises:
+      ValueError: a field is out of range or another word.
     """
 
     rounds: int = 20

@@ -21,9 +21,9 @@ CONFIDENCE = 0.95
 class Band:
     """The median of repeated measurements, and where 80 % of them lie."""
 
-    p10: float
-    median: float
-    p90: float
+    p10: float  # 10th percentile
+    median: float  # 50th
+    p90: float  # 90th
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Ratio:
     say: the interval is then the smallest and the largest ratio.
     """
 
-    median: float
-    low: float
-    high: float
+    median: float  # of the ratios
+    low: float  # end of the interval
+    high: float  # the other end
     confidence: float
 
     @property
@@ -49,7 +49,11 @@ class Ratio:
 
 
 def band(values: Sequence[float]) -> Band:
-    """Of at least one value; percentiles are interpolated between neighbours."""
+    """Of at least one value; percentiles are interpolated between neighbours.
+
+    Args:
+      values: numbers, in float64 from here on.
+    """
     p10, median, p90 = np.percentile(np.asarray(values, np.float64), [10, 50, 90])
     return Band(float(p10), float(median), float(p90))
 
@@ -60,6 +64,9 @@ def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     Each ratio lies below the true median with probability 1/2, so the median lies between the
     k-th smallest and the k-th largest of n ratios with probability
     ``1 - 2 P(Binomial(n, 1/2) < k)``. The largest k is taken that leaves ``CONFIDENCE``.
+
+    Args:
+      above, below: as many numbers, the i-th of both from the same round.
 
     Raises:
       ValueError: the two are not of the same, positive length.

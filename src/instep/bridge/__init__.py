@@ -3,8 +3,8 @@
 Which weight is which (rules, layouts, ``match_weights``) needs no torch; the rest does.
 """
 
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
 
 from .._compat import require as _require
 from ._arrays import array_to_tensor as array_to_tensor, tensor_to_array as tensor_to_array
@@ -48,7 +48,7 @@ from ._weights import (
 )
 
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from ._autocast import autocast as autocast
     from ._files import load_state_dict as load_state_dict, save_state_dict as save_state_dict
     from ._from_torch import from_torch as from_torch, to_torch as to_torch

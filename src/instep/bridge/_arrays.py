@@ -16,7 +16,14 @@ _BITS = {1: "uint8", 2: "int16"}  # by itemsize
 
 
 def tensor_to_array(tensor: Any) -> np.ndarray:
-    """A copy in the dtype that NumPy calls the same; bfloat16 is that of ``ml_dtypes``."""
+    """``tensor.detach().cpu().numpy().copy()``, for every dtype that JAX has too.
+
+    PyTorch: ``torch.Tensor.numpy``, which has no bfloat16; here that is the one of
+    ``ml_dtypes``, and every bit survives.
+
+    Args:
+      tensor: any shape; what is no tensor goes through ``np.array``.
+    """
     torch = sys.modules.get("torch")  # where there is a tensor, somebody has imported it
     if torch is None or not torch.is_tensor(tensor):
         return np.array(tensor)
@@ -30,7 +37,11 @@ def tensor_to_array(tensor: Any) -> np.ndarray:
 
 
 def array_to_tensor(array: Any) -> torch.Tensor:
-    """A copy of an array, in PyTorch's dtype of the same name."""
+    """``torch.from_numpy`` of a copy, in PyTorch's dtype of the same name.
+
+    Args:
+      array: any shape, of NumPy or JAX; bfloat16 too.
+    """
     import torch
 
     array = np.array(array)

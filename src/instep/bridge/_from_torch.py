@@ -93,6 +93,9 @@ def from_torch(
 def to_torch(state: TrainState, loop: TorchLoop) -> None:
     """Write a state back into the loop it came from: training goes on in PyTorch.
 
+    PyTorch: ``model.load_state_dict``, ``optimizer.load_state_dict`` and as many
+    ``scheduler.step()`` as there were updates.
+
     Args:
       state: of ``from_torch``, after any number of steps.
       loop: its parameters, buffers, optimizer, scheduler and scaler are written in place.

@@ -21,6 +21,8 @@ Arrays = tuple[np.ndarray, ...]
 class Layout:
     """A bijection between arrays of a ``state_dict`` and JAX leaves, and its inverse.
 
+    PyTorch: of ``nn.Module.state_dict``. Dtypes and bits stay.
+
     Args:
       name: as the table prints it.
       to_jax: takes the PyTorch arrays as arguments and returns a tuple of JAX arrays.
@@ -37,33 +39,46 @@ def one(
     to_jax: Callable[[np.ndarray], np.ndarray],
     to_torch: Callable[[np.ndarray], np.ndarray],
 ) -> Layout:
-    """The layout of one array on each side."""
+    """The layout of one array on each side, of those in ``nn.Module.state_dict``.
+
+    Args:
+      name: as the table prints it, shapes in parentheses.
+      to_jax: takes the array of PyTorch, of any dtype, to that of JAX; only moves elements.
+      to_torch: its inverse.
+    """
     return Layout(name, lambda w: (to_jax(w),), lambda w: (to_torch(w),))
 
 
 SAME = one("same", lambda w: w, lambda w: w)
+"""The same shape on both sides: any bias, the weight of ``nn.Embedding``, plain pytrees."""
 LINEAR = one("(out, in) -> (in, out)", lambda w: w.T, lambda w: w.T)
+"""``nn.Linear``: weight (out, in) is kernel (in, out)."""
 CONV = one(
     "(out, in, *kernel) -> (*kernel, in, out)",
     lambda w: np.moveaxis(w, (1, 0), (-2, -1)),
     lambda w: np.moveaxis(w, (-2, -1), (1, 0)),
 )
+"""``nn.Conv1d/2d/3d``: weight (O, I/groups, *k) is kernel (*k, I/groups, O)."""
 CONV_TRANSPOSE = one(
     "(in, out, *kernel) -> (*kernel flipped, in, out)",
     lambda w: _flip(np.moveaxis(w, (0, 1), (-2, -1)), range(w.ndim - 2)),
     lambda w: _flip(np.moveaxis(w, (-2, -1), (0, 1)), range(2, w.ndim)),
 )
+"""``nn.ConvTranspose1d/2d/3d``: weight (I, O, *k) is kernel (*k, I, O), space flipped."""
 CONV_TRANSPOSE_KERNEL = one(
     "(in, out, *kernel) -> (*kernel, out, in)",
     lambda w: np.moveaxis(w, (1, 0), (-2, -1)),
     lambda w: np.moveaxis(w, (-2, -1), (1, 0)),
 )
+"""``nn.ConvTranspose1d/2d/3d`` with Flax's ``transpose_kernel=True``: (*k, O, I)."""
 
 
 def flattened(shape: tuple[int, ...], *, transposed: bool = True) -> Layout:
-    """A linear layer after a flatten: features (C, *spatial) become (*spatial, C).
+    """``nn.Linear`` after ``nn.Flatten``: features (C, *spatial) become (*spatial, C).
 
-    ``transposed``: the JAX side keeps (in, out), as Flax does.
+    Args:
+      shape: ``(C, *spatial)`` of what was flattened.
+      transposed: the JAX side keeps (in, out), as Flax does.
     """
     channels, *spatial = shape
     last = [*range(2, 2 + len(spatial)), 1]
@@ -84,7 +99,7 @@ def flattened(shape: tuple[int, ...], *, transposed: bool = True) -> Layout:
 
 
 def heads_in(heads: int) -> Layout:
-    """A projection into heads: (H*D, E) is (E, H, D)."""
+    """A projection of ``nn.MultiheadAttention`` into ``heads`` H: (H*D, E) is (E, H, D)."""
     return one(
         "(heads*d, in) -> (in, heads, d)",
         lambda w: w.T.reshape(w.shape[1], heads, -1),
@@ -93,12 +108,12 @@ def heads_in(heads: int) -> Layout:
 
 
 def heads_bias(heads: int) -> Layout:
-    """The bias of a projection into heads: (H*D,) is (H, D)."""
+    """A bias of ``nn.MultiheadAttention``, into ``heads`` H: (H*D,) is (H, D)."""
     return one("(heads*d) -> (heads, d)", lambda b: b.reshape(heads, -1), lambda b: b.ravel())
 
 
 def heads_out(heads: int) -> Layout:
-    """The projection out of heads: (E, H*D) is (H, D, E)."""
+    """The projection of ``nn.MultiheadAttention`` out of ``heads`` H: (E, H*D) is (H, D, E)."""
     return one(
         "(out, heads*d) -> (heads, d, out)",
         lambda w: w.T.reshape(heads, -1, w.shape[0]),
@@ -107,7 +122,10 @@ def heads_out(heads: int) -> Layout:
 
 
 def rows(parts: int, each: Layout) -> Layout:
-    """PyTorch stacks ``parts`` arrays along axis 0; JAX has each alone, in layout ``each``."""
+    """PyTorch stacks ``parts`` arrays along axis 0; JAX has each alone, in layout ``each``.
+
+    So ``in_proj_weight`` (3E, E) of ``nn.MultiheadAttention`` is three kernels.
+    """
 
     def to_jax(w):
         return tuple(each.to_jax(part)[0] for part in np.split(w, parts))

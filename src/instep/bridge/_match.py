@@ -33,7 +33,7 @@ def match_weights(
       rules: one rule per layer, as ``bridge.linear`` and its kin make them; ``"auto"``, or a
         list with ``"auto"`` in it: the remaining layers of the module are matched by their
         kind and name (see ``bridge._auto``).
-      torch: the module, or its ``state_dict``, or arrays by ``state_dict`` name. ``"auto"``
+      torch: an ``nn.Module``, its ``state_dict``, or arrays by ``state_dict`` name. ``"auto"``
         needs the module, or what ``bridge._layers.side_of`` kept of it.
       params, buffers: pytrees of arrays; Linen's may have their collections, ``"params"``
         and ``"batch_stats"``, or not.

@@ -56,8 +56,8 @@ def optimizer_from_torch(
       optimizer: of a class of ``torch.optim`` itself; left as it is.
       model: names the parameters; those it does not train are left alone. None: the names in
         the groups, or the numbers of ``optimizer.state_dict()``.
-      weights, params: the JAX parameters and the map to them, from ``match_weights``. None:
-        the JAX parameters are ``{name: array}``, in PyTorch's layouts.
+      weights, params: the map to the JAX parameters, from ``match_weights``, and their pytree.
+        None: the JAX parameters are ``{name: array}``, in PyTorch's layouts.
       scheduler: steps the learning rate from here on, see ``scheduler_from_torch``.
       scheduler_every: optimizer steps per scheduler step.
       total_steps: of the scheduler, where it must be tabulated.
@@ -121,7 +121,7 @@ def optimizer_state_dict(
     As in PyTorch, a parameter that has taken no step has no state.
 
     Args:
-      opt_state: of the transformation that ``optimizer_from_torch`` returns.
+      opt_state: pytree, of the transformation that ``optimizer_from_torch`` returns.
       optimizer: of the same class, with the same groups; left as it is.
       model, weights, params: as for ``optimizer_from_torch``.
 
@@ -171,6 +171,7 @@ def optimizer_to_torch(
       scheduler, scheduler_every: as for ``optimizer_from_torch``.
 
     Raises:
+      TypeError: as ``optimizer_state_dict``.
       ValueError: as ``optimizer_state_dict``; or the scheduler is ahead already.
     """
     where = places(optimizer, model, weights, params)

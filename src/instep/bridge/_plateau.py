@@ -17,7 +17,11 @@ from ._rounded import unless_rounded
 def plateau_from_torch(
     scheduler: lr_scheduler.ReduceLROnPlateau,
 ) -> tuple[Plateau, PlateauState]:
-    """``reduce_lr_on_plateau`` and its state as it stands; one rate per parameter group."""
+    """``reduce_lr_on_plateau`` and its state as it stands; one rate per parameter group.
+
+    Args:
+      scheduler: a ``torch.optim.lr_scheduler.ReduceLROnPlateau``; left as it is.
+    """
     rates = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
     single = len(rates) == 1
     plateau = schedules.reduce_lr_on_plateau(
@@ -64,7 +68,15 @@ def check_metric(scheduler: Any, metric: Callable[[Any], Any] | None) -> None:
 
 
 def plateau_to_torch(state: PlateauState, scheduler: lr_scheduler.ReduceLROnPlateau) -> None:
-    """Write the state and the learning rates into PyTorch's scheduler and its optimizer."""
+    """Write the state and the learning rates into PyTorch's scheduler and its optimizer.
+
+    Args:
+      state: of as many groups; a rate that only its dtype has rounded is left as it was.
+      scheduler: a ``torch.optim.lr_scheduler.ReduceLROnPlateau``, changed in place.
+
+    Raises:
+      ValueError: the optimizer has another number of groups.
+    """
     groups = scheduler.optimizer.param_groups
     for group, lr in zip(groups, np.atleast_1d(state.lr), strict=True):
         lr = unless_rounded(lr, float(group["lr"]))

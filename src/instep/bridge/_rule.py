@@ -13,7 +13,7 @@ Names = Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Link:
-    """Tensors of a ``state_dict`` and the JAX leaves that hold the same numbers.
+    """Tensors of ``nn.Module.state_dict`` and the JAX leaves that hold the same numbers.
 
     Args:
       torch: names in the ``state_dict``.
@@ -43,7 +43,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Rule:
-    """One layer. The first variant whose names are all there is the one that holds."""
+    """One layer, an ``nn.Module`` and its JAX counterpart.
+
+    Args:
+      kind: the function that made it.
+      torch: name of the module in the ``state_dict``.
+      jax: name of the layer on the JAX side.
+      variants: ways in which it may be held; the first whose names are all there holds.
+    """
 
     kind: str
     torch: str

@@ -34,9 +34,14 @@ def linear(
     """``nn.Linear`` and Flax ``Linear``/``Dense``: weight (out, in) is kernel (in, out).
 
     Args:
-      torch, jax, names: see above.
+      torch: name of the module in the ``state_dict``.
+      jax: name of the layer on the JAX side; None: the same.
       flattened: shape ``(C, *spatial)`` of what was flattened before this layer, where
         PyTorch flattened channels first and JAX channels last.
+      names: renames JAX leaves: ``{"kernel": "w"}``.
+
+    Raises:
+      ValueError: ``names`` renames a leaf that the layer does not have.
     """
     flax = flattened_layout(flattened) if flattened else LINEAR
     plain = flattened_layout(flattened, transposed=False) if flattened else SAME
@@ -45,7 +50,10 @@ def linear(
 
 
 def conv(torch: str, jax: str | None = None, *, names: Names = None) -> Rule:
-    """``nn.Conv1d/2d/3d`` and Flax ``Conv``: (O, I/groups, *k) is (*k, I/groups, O)."""
+    """``nn.Conv1d/2d/3d`` and Flax ``Conv``: (O, I/groups, *k) is (*k, I/groups, O).
+
+    Arguments and errors as for ``linear``.
+    """
     return layer_rule("conv", torch, jax, names, _weight_and_bias("kernel", CONV))
 
 
@@ -63,6 +71,7 @@ def conv_transpose(
 
     PyTorch's ``padding=p, output_padding=q`` is Flax's ``padding=[(a, a + q), ...]`` with
     ``a = dilation * (k - 1) - p``. ``"VALID"`` equals ``padding=0`` where ``k >= stride``.
+    Other arguments and errors as for ``linear``.
     """
     layout = CONV_TRANSPOSE_KERNEL if transpose_kernel else CONV_TRANSPOSE
     return layer_rule("conv_transpose", torch, jax, names, _weight_and_bias("kernel", layout))
@@ -72,7 +81,7 @@ def batch_norm(torch: str, jax: str | None = None, *, names: Names = None) -> Ru
     """``nn.BatchNorm1d/2d/3d`` and Flax ``BatchNorm``: every leaf has shape (C,).
 
     ``num_batches_tracked`` counts calls and has no effect unless ``momentum=None``; Flax has
-    no such variable, and it is then PyTorch's alone.
+    no such variable, and it is then PyTorch's alone. Arguments and errors as for ``linear``.
     """
     counter = pair("num_batches_tracked", "num_batches_tracked", SAME, optional=True)
     theirs = {"weight": "scale", "running_mean": "mean", "running_var": "var"}
@@ -85,23 +94,34 @@ def batch_norm(torch: str, jax: str | None = None, *, names: Names = None) -> Ru
 def layer_norm(torch: str, jax: str | None = None, *, names: Names = None) -> Rule:
     """``nn.LayerNorm`` and Flax ``LayerNorm``: scale and bias (C,).
 
-    Flax's epsilon is 1e-6 and PyTorch's 1e-5: give one to the other.
+    Flax's epsilon is 1e-6 and PyTorch's 1e-5: give one to the other. Arguments and errors as
+    for ``linear``.
     """
     return layer_rule("layer_norm", torch, jax, names, _weight_and_bias("scale", SAME))
 
 
 def group_norm(torch: str, jax: str | None = None, *, names: Names = None) -> Rule:
-    """``nn.GroupNorm`` and Flax ``GroupNorm``: scale and bias (C,). Mind the epsilon."""
+    """``nn.GroupNorm`` and Flax ``GroupNorm``: scale and bias (C,).
+
+    Flax's epsilon is 1e-6 and PyTorch's 1e-5. Arguments and errors as for ``linear``.
+    """
     return layer_rule("group_norm", torch, jax, names, _weight_and_bias("scale", SAME))
 
 
 def rms_norm(torch: str, jax: str | None = None, *, names: Names = None) -> Rule:
-    """``nn.RMSNorm`` and Flax ``RMSNorm``: scale (C,). Mind the epsilon."""
+    """``nn.RMSNorm`` and Flax ``RMSNorm``: scale (C,).
+
+    Flax's epsilon is 1e-6; PyTorch's default is that of the dtype, ``finfo(dtype).eps``.
+    Arguments and errors as for ``linear``.
+    """
     return layer_rule("rms_norm", torch, jax, names, _weight_and_bias("scale", SAME))
 
 
 def embedding(torch: str, jax: str | None = None, *, names: Names = None) -> Rule:
-    """``nn.Embedding`` and Flax ``Embed``: (entries, features) on both sides."""
+    """``nn.Embedding`` and Flax ``Embed``: (entries, features) on both sides.
+
+    Arguments and errors as for ``linear``.
+    """
     variants = (
         Variant((pair("weight", "embedding", SAME),)),
         Variant((pair("weight", "weight", SAME),)),
@@ -110,13 +130,23 @@ def embedding(torch: str, jax: str | None = None, *, names: Names = None) -> Rul
 
 
 def tensor(torch: str, jax: str | None = None, layout: Layout = SAME) -> Rule:
-    """One tensor of the ``state_dict`` and one leaf, in the same layout or a given one."""
+    """One tensor of ``nn.Module.state_dict`` and one leaf.
+
+    Args:
+      torch: name of the tensor.
+      jax: name of the leaf; None: the same.
+      layout: from the one to the other; ``SAME`` where it is not given.
+    """
     jax = torch if jax is None else jax
     return Rule("tensor", torch, jax, (Variant((Link((torch,), (jax,), layout, "tensor"),)),))
 
 
 def torch_only(torch: str) -> Rule:
-    """A buffer of the PyTorch model that has no counterpart, such as a constant mask."""
+    """A tensor of ``nn.Module.state_dict`` without a counterpart, such as a constant mask.
+
+    Args:
+      torch: name of the tensor.
+    """
     return Rule(
         "torch_only", torch, torch, (Variant((Link((torch,), (), SAME, "torch_only"),)),)
     )

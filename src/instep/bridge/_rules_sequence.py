@@ -41,9 +41,12 @@ def multihead_attention(
     ``out_proj.weight`` (E, E) is the out kernel (H, D, E).
 
     Args:
-      torch, jax, names: see ``bridge._rules``.
+      torch, jax, names: as for ``linear``.
       heads: H, PyTorch's ``num_heads``; None: the JAX kernels are plain (in, E), not cut
         into heads.
+
+    Raises:
+      ValueError: ``names`` renames a leaf that the layer does not have.
     """
     inner = LINEAR if heads is None else heads_in(heads)
     bias = SAME if heads is None else heads_bias(heads)
@@ -82,10 +85,13 @@ def lstm(
     the sum: they compute the same but do not train in step.
 
     Args:
-      torch, jax, names: see ``bridge._rules``; ``jax`` is the cell, ``"rnn.cell"`` inside
-        an ``nnx.RNN`` called ``rnn``.
+      torch, jax, names: as for ``linear``; ``jax`` is the cell, ``"rnn.cell"`` inside an
+        ``nnx.RNN`` called ``rnn``.
       layer: of the ``nn.LSTM``; None for an ``nn.LSTMCell``.
       reverse: the other direction of a bidirectional layer.
+
+    Raises:
+      ValueError: ``names`` renames a leaf that the layer does not have.
     """
     w_ih, w_hh, b_ih, b_hh = own = _tensors(layer, reverse)
     exact, summed = [], []
@@ -118,7 +124,8 @@ def gru(
 
     As ``lstm``, with 3H rows and the names ``ir, iz, in, hr, hz, hn``. Linen's ``GRUCell``
     has one bias for r and one for z, the sums. ``nnx.GRUCell`` has no b_hn, so it cannot
-    hold a PyTorch layer with biases unless its ``dense_h`` is given a bias.
+    hold a PyTorch layer with biases unless its ``dense_h`` is given a bias. Arguments and
+    errors as for ``lstm``.
     """
     w_ih, w_hh, b_ih, b_hh = own = _tensors(layer, reverse)
     exact, summed = [], []

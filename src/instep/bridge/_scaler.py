@@ -8,7 +8,11 @@ from .._scaler import GradScaler
 
 
 def scaler_from_torch(scaler: torch.amp.GradScaler) -> GradScaler | None:
-    """The scaler as it stands now; None for one that is disabled."""
+    """The scaler as it stands now; None for one that is disabled.
+
+    Args:
+      scaler: a ``torch.amp.GradScaler``; left as it is.
+    """
     if not scaler.is_enabled():
         return None
     state = scaler.state_dict()
@@ -23,6 +27,12 @@ def scaler_from_torch(scaler: torch.amp.GradScaler) -> GradScaler | None:
 
 def scaler_to_torch(scaler: GradScaler | None, into: torch.amp.GradScaler) -> None:
     """Write scale, growth tracker and factors into PyTorch's scaler, in place.
+
+    PyTorch: ``torch.amp.GradScaler.load_state_dict``.
+
+    Args:
+      scaler: of the state; None without one.
+      into: changed in place.
 
     Raises:
       ValueError: one of the two is disabled, or None, and the other is not.

@@ -29,6 +29,8 @@ def scheduler_from_torch(
 ) -> tuple[Schedule, ...]:
     """The schedule of every parameter group, from where the scheduler stands now.
 
+    PyTorch: any ``torch.optim.lr_scheduler.LRScheduler``.
+
     The count of a schedule goes on from PyTorch's: at the beginning of an epoch of
     ``scheduler_every`` updates the next one uses
     ``schedule(steps_taken(scheduler) * scheduler_every)``.
@@ -67,7 +69,8 @@ def scheduler_from_torch(
 def scheduler_to_torch(count: int, scheduler: LRScheduler, *, scheduler_every: int = 1) -> None:
     """Step a scheduler, in place, until it stands where it does after ``count`` updates.
 
-    Its own arithmetic sets the learning rates of its optimizer, as if it had been there.
+    Its own ``scheduler.step()`` sets the learning rates of its optimizer, as if it had been
+    there.
 
     Args:
       count: of the schedule: ``opt_state.hyperparams.count``.
@@ -98,7 +101,11 @@ def _optimizer_steps_elsewhere() -> Iterator[None]:
 
 
 def steps_taken(scheduler: LRScheduler) -> int:
-    """How often ``scheduler.step()`` has been called."""
+    """How often ``scheduler.step()`` has been called, ``scheduler.last_epoch``.
+
+    Args:
+      scheduler: of a ``torch.optim.lr_scheduler.ChainedScheduler`` its first member counts.
+    """
     if isinstance(scheduler, lr_scheduler.ChainedScheduler):
         return steps_taken(scheduler._schedulers[0])
     return int(scheduler.last_epoch)

@@ -22,7 +22,7 @@ Batches = Iterable[Microbatch] | Callable[[], Iterable[Microbatch]]
 
 @dataclass(frozen=True)
 class TorchLoop:
-    """The lines of a PyTorch loop, as a record. ``run_step`` and ``windows`` say what it means.
+    """The lines of a PyTorch loop, as a record; ``run_step`` and ``windows`` say what it means.
 
     Args:
       model: the module, in the mode (train or eval) it is trained in.

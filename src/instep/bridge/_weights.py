@@ -24,7 +24,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class WeightMap:
-    """What ``match_weights`` found. ``print`` it for the table.
+    """What ``match_weights`` found; ``print`` it for the table.
+
+    PyTorch: the names and shapes are those of ``nn.Module.state_dict``.
 
     Args:
       links: one per group of tensors that cross together, in the order of the rules.
@@ -63,7 +65,7 @@ def weights_to_jax(
 
     Args:
       weights: from ``match_weights``.
-      torch: the module, its ``state_dict``, or arrays by ``state_dict`` name. Every dtype
+      torch: an ``nn.Module``, its ``state_dict``, or arrays by ``state_dict`` name. Every dtype
         stays as it is, bfloat16 too.
       like: params, or buffers, as ``match_weights`` saw them; its leaves are not read.
 
@@ -101,7 +103,8 @@ def weights_to_torch(
 
     Args:
       weights: from ``match_weights``.
-      params, buffers: either may be absent; then so are its tensors.
+      params, buffers: pytrees of any dtype; either may be absent, and then so are its
+        tensors.
 
     Raises:
       ValueError: only a part of the leaves that form one tensor is there.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def from_loader(loader: DataLoader, seed: int = 0) -> Epochs:
-    """A stream of the batches of a PyTorch DataLoader, as NumPy arrays.
+    """A stream of the batches of a ``torch.utils.data.DataLoader``, as NumPy arrays.
 
     The order of an epoch is a function of the seed and the epoch: it is that of the loader's
     sampler, whose randomness is seeded by them, and a sampler with ``set_epoch``, such as

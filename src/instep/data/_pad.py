@@ -26,7 +26,7 @@ def pad(batch: PyTree, size: int) -> tuple[PyTree, np.ndarray]:
     examples, such as BatchNorm, still see the padding.
 
     Args:
-      batch: leaves ``(n, ...)`` with the same ``n``, between 1 and ``size``.
+      batch: leaves ``(n, ...)`` with the same ``n``, between 1 and ``size``, of any dtype.
       size: examples after padding.
 
     Returns:

@@ -17,12 +17,12 @@ from ._stream import BatchIterator, BatchStream, close_all, stream
 def prefetch(batches: Iterable[PyTree], size: int = 2, sharding: Any = None) -> BatchStream:
     """A stream whose batches a thread makes, and puts on the device, before they are asked for.
 
-    PyTorch: ``pin_memory=True`` and ``batch.to(device, non_blocking=True)``. The position is
+    PyTorch: ``pin_memory=True`` and ``Tensor.to(device, non_blocking=True)``. The position is
     that after the batches taken, not after those ahead. An error of the thread is raised where
     its batch would have been taken. ``close()`` of the iterator ends the thread.
 
     Args:
-      batches: what ``stream`` takes.
+      batches: pytrees, what ``stream`` takes.
       size: batches ahead, at least 1.
       sharding: a ``jax.sharding.Sharding``, or a tree of them that is a prefix of a batch;
         None: the default device, for what is on none. With several processes every one gives

@@ -13,7 +13,7 @@ from .._state import PyTree
 
 
 class BatchIterator(Protocol):
-    """What ``iter`` of a stream returns. It may have ``close()``, which ends its threads."""
+    """What ``iter`` of a stream returns; it may have ``close()``, which ends its threads."""
 
     def __iter__(self) -> BatchIterator: ...
 
@@ -36,7 +36,7 @@ class BatchStream(Protocol):
 
 @dataclass(frozen=True)
 class Epochs:
-    """An endless stream, epoch after epoch. Its position is the epoch and the batches taken.
+    """An endless stream, epoch after epoch; its position is the epoch and the batches taken.
 
     Args:
       epoch: ``(number, skip) -> iterator``: the batches of an epoch, from 0 on, without the
@@ -126,7 +126,12 @@ def stream(batches: Any) -> BatchStream:
 
 
 def mapped(fn: Callable[[PyTree], PyTree], batches: Iterable[PyTree]) -> BatchStream:
-    """``map(fn, batches)``, with the positions of ``batches``."""
+    """``map(fn, batches)``, with the positions of ``batches``.
+
+    Args:
+      fn: from one batch to another.
+      batches: pytrees, what ``stream`` takes.
+    """
     inner = stream(batches)
     if isinstance(inner, Epochs):
         return Epochs(lambda number, skip: _each(fn, inner.epoch(number, skip)))
@@ -136,15 +141,20 @@ def mapped(fn: Callable[[PyTree], PyTree], batches: Iterable[PyTree]) -> BatchSt
 def windows(batches: Iterable[PyTree], k: int, drop_last: bool = True) -> BatchStream:
     """``k`` microbatches at a time, stacked: the batches of ``accumulate=k``.
 
+    PyTorch: ``torch.stack`` of what a ``torch.utils.data.DataLoader`` yields.
+
     Args:
-      batches: microbatches of equal shapes ``(b, ...)``. What has epochs gives windows within
-        an epoch; a stream without them gives the next ``k``.
+      batches: microbatches of equal shapes ``(b, ...)``, of any dtype. What has epochs gives
+        windows within an epoch; a stream without them gives the next ``k``.
       k: microbatches in a window, at least 1.
       drop_last: without the short window at the end of an epoch. With False it comes too, for
         ``JaxLoop(drop_last=False)``.
 
     Returns:
       A stream of ``instep.stack(window)``, with leaves ``(k, b, ...)``.
+
+    Raises:
+      ValueError: ``k`` is below 1; and from the stream, a window of unequal shapes.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1; got {k=}.")

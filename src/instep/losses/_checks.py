@@ -25,15 +25,16 @@ _CHECKED = ContextVar("checked", default=False)
 def checked(fn: Callable[P, T]) -> Callable[P, T]:
     """Make ``fn`` raise what its losses find wrong with the values of labels and targets.
 
-    A label out of range is an error at once where its value can be read. Where JAX traces it
-    (``jit``, ``vmap``, ``scan``, or ``grad`` by it) the loss and its gradient become NaN,
-    which costs nothing and cannot be overlooked, but names no label. ``checked`` switches the
-    message on, at the price of carrying it through the program: ``train_step =
-    checked(make_train_step(...))`` while looking for the fault.
+    A label out of range is an error at once where its value can be read, as it is in
+    ``torch.nn.functional.cross_entropy``. Where JAX traces it (``jit``, ``vmap``, ``scan``, or
+    ``grad`` by it) the loss and its gradient become NaN, which costs nothing and cannot be
+    overlooked, but names no label. ``checked`` switches the message on, at the price of
+    carrying it through the program: ``train_step = checked(make_train_step(...))`` while
+    looking for the fault.
 
     Args:
-      fn: a function of pytrees. It is compiled again for each call of ``checked``, and what it
-        donates is kept.
+      fn: a function of pytrees of arrays, of any dtype. It is compiled again for each call of
+        ``checked``, and what it donates is kept.
 
     Returns:
       The function. It waits for the result, and raises

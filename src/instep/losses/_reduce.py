@@ -17,6 +17,8 @@ from .._state import Loss
 def total_and_weight(loss: Callable[..., jax.Array]) -> Callable[..., Loss]:
     """Keep the numerator and the denominator of ``loss``'s mean apart.
 
+    PyTorch: ``reduction="sum"`` of ``torch.nn.functional``'s losses, and a count by hand.
+
     ``total_and_weight(cross_entropy)(logits, labels)`` takes the arguments of
     ``cross_entropy`` and returns ``Loss(total, weight)`` with ``total / weight ==
     cross_entropy(logits, labels)``. Totals and weights of microbatches add up to those of

@@ -79,7 +79,7 @@ def triplet_margin_with_distance_loss(
     ``triplet_margin_loss`` with a distance of one's own.
 
     Args:
-      anchor, positive, negative: floating, of the same number of axes.
+      anchor, positive, negative: any shape of the same number of axes, floating.
       distance_function: of two of them; None: ``instep.ops.pairwise_distance``.
       margin, swap: as in ``triplet_margin_loss``.
       reduction: ``"mean"`` divides by the number of distances; ``"sum"``; ``"none"`` keeps

@@ -1,4 +1,8 @@
-"""PyTorch's operator semantics over jax.numpy: values, statistics and gradients."""
+"""PyTorch's operator semantics over jax.numpy: values, statistics and gradients.
+
+An argument without a description is PyTorch's of that name (``input`` is ``self``). Shapes and
+dtypes that a family of operators shares are told in the docstring of its file.
+"""
 
 from ._activation import (
     celu as celu,

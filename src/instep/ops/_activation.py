@@ -2,6 +2,17 @@
 
 Each is written so that the branch that ``where`` takes at a kink is the one whose slope PyTorch
 takes there, and that no branch it leaves is infinite.
+
+Shapes and dtypes: any shape, floating; so is the result, of which ``glu`` halves one axis.
+
+References:
+  ``elu``: Clevert et al., <https://arxiv.org/abs/1511.07289>, 2015. ``celu``: Barron,
+  <https://arxiv.org/abs/1704.07483>, 2017. ``selu``: Klambauer et al.,
+  <https://arxiv.org/abs/1706.02515>, 2017. ``silu``: Elfwing et al.,
+  <https://arxiv.org/abs/1702.03118>, 2017. ``mish``: Misra, <https://arxiv.org/abs/1908.08681>,
+  2019. ``prelu``: He et al., <https://arxiv.org/abs/1502.01852>, 2015. ``rrelu``: Xu et al.,
+  <https://arxiv.org/abs/1505.00853>, 2015. ``glu``: Dauphin et al.,
+  <https://arxiv.org/abs/1612.08083>, 2016.
 """
 
 from __future__ import annotations
@@ -137,6 +148,10 @@ def gelu(input: jax.Array, approximate: str = "none") -> jax.Array:
 
     Raises:
       ValueError: another ``approximate``.
+
+    References:
+      Hendrycks and Gimpel, `Gaussian Error Linear Units <https://arxiv.org/abs/1606.08415>`_,
+      2016.
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"{approximate=} must be 'none' or 'tanh'.")
@@ -174,7 +189,7 @@ def softplus(input: jax.Array, beta: float = 1.0, threshold: float = 20.0) -> ja
 
 
 def log_sigmoid(input: jax.Array) -> jax.Array:
-    """``torch.nn.functional.logsigmoid``."""
+    """``torch.nn.functional.logsigmoid`` of ``input``."""
     return _in_wide(jax.nn.log_sigmoid, input)
 
 

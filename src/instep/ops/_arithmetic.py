@@ -1,4 +1,8 @@
-"""Arithmetic of two or three operands, with PyTorch's promotion and derivatives."""
+"""Arithmetic of two or three operands, with PyTorch's promotion and derivatives.
+
+Shapes and dtypes: arrays of shapes that broadcast, and numbers; the result has the dtype that
+they promote to, of ``div``, ``atan2`` and ``copysign`` a floating one.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +46,9 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> jax.Arra
     Args:
       input, other: arrays and numbers; without rounding, integers become floating.
       rounding_mode: None, ``"trunc"`` (towards 0) or ``"floor"``, whose slope is 0.
+
+    Raises:
+      ValueError: another ``rounding_mode``.
     """
     if rounding_mode is None:
         return computed(_quotient, input, other, floating=True, round_numbers=False)
@@ -120,8 +127,10 @@ fmod = binary("fmod", _fmod)
 
 
 def pow(input: Any, exponent: Any) -> jax.Array:
-    """``torch.pow``: the slope by a base of 0 is 0 if the exponent is, and that by the
-    exponent is 0 if the base is and the exponent is not negative.
+    """``torch.pow``, with slopes of 0 where both derivatives have 0 as a factor.
+
+    The slope by a base of 0 is 0 if the exponent is, and that by the exponent is 0 if the base
+    is and the exponent is not negative.
 
     Args:
       input, exponent: arrays, or one of them a number.

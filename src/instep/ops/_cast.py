@@ -1,4 +1,8 @@
-"""Casts with PyTorch's rules, and complex numbers and their parts."""
+"""Casts with PyTorch's rules, and complex numbers and their parts.
+
+Shapes and dtypes: any shape; ``dtype`` is one of NumPy or JAX. The parts of complex64 are
+float32, those of complex128 float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Bounds, and the larger or smaller of two, with PyTorch's derivatives at ties."""
+"""Bounds, and the larger or smaller of two, with PyTorch's derivatives at ties.
+
+Shapes and dtypes: arrays of shapes that broadcast, and numbers, of any dtype but complex; the
+result has the dtype that they promote to.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +62,9 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> jax.Array:
     Args:
       input: any shape and dtype.
       min, max: numbers or arrays that broadcast; None: no bound.
+
+    Raises:
+      ValueError: both are None.
     """
     if min is None and max is None:
         raise ValueError("clamp needs min, max or both; both are None.")

@@ -1,4 +1,8 @@
-"""Comparisons, logic, bits, and what depends on them."""
+"""Comparisons, logic, bits, and what depends on them.
+
+Shapes and dtypes: arrays of any dtype whose shapes broadcast, and numbers. Comparisons, logic
+and tests give bool; bits, ``heaviside`` and choices the dtype that the operands promote to.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def conv2d(
     """``torch.nn.functional.conv2d``.
 
     Args:
-      input: shape ``(N, C, H, W)`` or ``(C, H, W)``.
+      input: shape ``(N, C, H, W)`` or ``(C, H, W)``, floating.
       weight: shape ``(O, C / groups, kH, kW)``, of the dtype of ``input``.
       bias: shape ``(O,)``, or None.
       stride, dilation: one integer, or one for each axis.
@@ -70,7 +70,7 @@ def conv_tbc(input: jax.Array, weight: jax.Array, bias: jax.Array, pad: int = 0)
     """``torch.conv_tbc``: ``conv1d`` of time by batch by channels.
 
     Args:
-      input: shape ``(T, B, C)``.
+      input: shape ``(T, B, C)``, floating.
       weight: shape ``(k, C, O)``.
       bias: shape ``(O,)``.
       pad: zeros before and after.

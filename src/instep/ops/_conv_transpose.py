@@ -20,7 +20,7 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Ints = 1,
 ) -> jax.Array:
-    """``torch.nn.functional.conv_transpose1d``: of one axis of space."""
+    """``torch.nn.functional.conv_transpose1d``: ``conv_transpose2d`` with one axis."""
     return conv_transpose(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
@@ -39,7 +39,7 @@ def conv_transpose2d(
     """``torch.nn.functional.conv_transpose2d``.
 
     Args:
-      input: shape ``(N, C, H, W)`` or ``(C, H, W)``.
+      input: shape ``(N, C, H, W)`` or ``(C, H, W)``, floating.
       weight: shape ``(C, O / groups, kH, kW)``, of the dtype of ``input``.
       bias: shape ``(O,)``, or None.
       stride, dilation: one integer, or one for each axis.
@@ -71,7 +71,7 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: Ints = 1,
 ) -> jax.Array:
-    """``torch.nn.functional.conv_transpose3d``: of three axes of space."""
+    """``torch.nn.functional.conv_transpose3d``: ``conv_transpose2d`` with three axes."""
     return conv_transpose(
         3, input, weight, bias, stride, padding, output_padding, groups, dilation
     )

@@ -21,7 +21,7 @@ def cov(
       input: shape ``(variables, observations)``, or fewer axes for one variable.
       correction: subtracted from the number of observations.
       fweights: how often each observation was made, integers, shape ``(observations,)``.
-      aweights: the weight of each, floating.
+      aweights: the weight of each, floating, shape ``(observations,)``.
 
     Returns:
       Shape ``(variables, variables)``, or ``()`` for one.
@@ -47,7 +47,11 @@ def cov(
 
 
 def corrcoef(input: jax.Array) -> jax.Array:
-    """``torch.corrcoef``: covariances over the deviations of both, in [-1, 1]."""
+    """``torch.corrcoef``: ``cov`` over the deviations of both, in [-1, 1].
+
+    Args:
+      input: as for ``cov``, floating or complex.
+    """
     c = cov(input)
     if c.ndim == 0:
         return c / c

@@ -1,4 +1,8 @@
-"""New tensors: constants, ranges and patterns, with PyTorch's default dtypes."""
+"""New tensors: constants, ranges and patterns, with PyTorch's default dtypes.
+
+Shapes and dtypes: the result has shape ``size`` and the NumPy ``dtype``, 64 bits of which mean
+32 while x64 is off. Classes are integers of any shape.
+"""
 
 from __future__ import annotations
 

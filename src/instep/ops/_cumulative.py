@@ -1,4 +1,8 @@
-"""Running sums, products and extrema along one axis."""
+"""Running sums, products and extrema along one axis.
+
+Shapes and dtypes: any shape and dtype, of extrema any but complex; sums as in ``sum``, indices
+int64, or int32 while x64 is off.
+"""
 
 from __future__ import annotations
 

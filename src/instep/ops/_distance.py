@@ -166,7 +166,7 @@ def vector_norm(
     largest (or smallest) element, with ``ord`` of infinity, is shared evenly by ties.
 
     Args:
-      x: floating.
+      x: any shape, floating.
       ord: :math:`p`, any number; infinity is the largest magnitude, minus infinity the
         smallest, 0 the number of elements that are not 0.
       dim: axis of the vectors.

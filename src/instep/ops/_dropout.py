@@ -58,7 +58,10 @@ def alpha_dropout(input: jax.Array, kept: jax.Array, p: float = 0.5) -> jax.Arra
 
 
 def feature_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of what is drawn to drop whole channels: ``(N, C, 1, ...)``.
+    """The shape of what ``torch.nn.functional.dropout2d`` draws: ``(N, C, 1, ...)``.
+
+    Args:
+      shape: ``(N, C, ...)``.
 
     Raises:
       ValueError: fewer than two axes.

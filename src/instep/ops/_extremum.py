@@ -1,4 +1,7 @@
-"""The largest and the smallest, and where they are, with PyTorch's derivatives at ties."""
+"""The largest and the smallest, and where they are, with PyTorch's derivatives at ties.
+
+Shapes and dtypes: any shape, any dtype but complex; indices are int64, int32 while x64 is off.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ def argmin(input: jax.Array, dim: int | None = None, keepdim: bool = False) -> j
 
 
 def taken(input: jax.Array, index: jax.Array, dim: int, keepdim: bool) -> jax.Array:
-    """The elements at ``index``, one along ``dim``, which it keeps with length 1."""
+    """``torch.gather`` at one ``index`` along ``dim``, which ``keepdim`` keeps, of length 1."""
     x, axis = on_axis(input, dim)
     values = jnp.take_along_axis(x, index.reshape(_kept(x, axis)), axis)
     return values.reshape(index.shape) if keepdim else values.squeeze(axis)

@@ -1,4 +1,7 @@
-"""What is solved with, and made of, the triangular and orthogonal factors of a matrix."""
+"""What is solved with, and made of, the triangular and orthogonal factors of a matrix.
+
+Shapes and dtypes: matrices ``(..., N, N)``; float32, float64, complex64 or complex128.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 ``n`` and ``s`` are the lengths to pad or cut to, ``dim`` the axes, ``norm`` where to divide by
 the number of points: ``"backward"`` (None), ``"ortho"`` or ``"forward"``.
+
+Shapes and dtypes: any shape; floating or complex, and integers as floating. The last axis of
+``dim`` has n // 2 + 1 points on the complex side of the transforms with r and h in their name.
 """
 
 from __future__ import annotations

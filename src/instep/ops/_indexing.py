@@ -2,6 +2,12 @@
 
 A negative index counts from the end. For one out of range, where PyTorch raises, a read gives
 NaN (in integers: the smallest one) and a write does nothing.
+
+Shapes and dtypes: ``input`` has any shape and dtype, which stays; indices are integers of any
+shape, masks bool.
+
+Raises:
+  IndexError: there is no axis of that number.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ Index = Sequence[Any]  # for each axis an array of integers or booleans, or None
 
 
 def index(input: jax.Array, indices: Index) -> jax.Array:
-    """``input[indices]``, with an integer tensor, a constant mask or None for each axis.
+    """``aten.index``: ``input[indices]``, of an integer tensor, constant mask or None each.
 
     The indices are broadcast together. Their axes stand in place of the axes that they index,
     or first, if there are others between those. Gradients of an element add up.
@@ -41,7 +47,7 @@ def index(input: jax.Array, indices: Index) -> jax.Array:
 def index_put(
     input: jax.Array, indices: Index, values: jax.Array, accumulate: bool = False
 ) -> jax.Array:
-    """``input`` with ``input[indices] = values``, or ``+=`` with ``accumulate``.
+    """``torch.index_put``: ``input[indices] = values``, or ``+=`` with ``accumulate``.
 
     Of several values for one element the last counts, and the gradient goes to all of them.
 

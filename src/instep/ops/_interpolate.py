@@ -44,7 +44,7 @@ def interpolate(
     "area" is ``adaptive_avg_pool2d`` to the same size.
 
     Args:
-      input: shape ``(N, C, ...)`` with 1 to 3 axes of space.
+      input: shape ``(N, C, ...)`` with 1 to 3 axes of space; floating, or integers.
       size: of the output, one integer or one for each axis of space.
       scale_factor: instead of ``size``; the output has ``floor(length * scale_factor)``.
       mode: "nearest", "nearest-exact", "linear" (1 axis of space), "bilinear" and "bicubic"
@@ -84,7 +84,13 @@ def resize(
     align_corners: bool = False,
     antialias: bool = False,
 ) -> jax.Array:
-    """``interpolate`` to these sizes, with these factors where they are not the quotients."""
+    """``interpolate`` as ``aten.upsample_bilinear2d`` and its kin: lengths and factors given.
+
+    Args:
+      input, mode, align_corners, antialias: as for ``interpolate``.
+      sizes: one for each axis of space.
+      scales: factors where they are not the quotients of the lengths, else None.
+    """
     n = input.ndim - 2
     if antialias and mode in _ANTIALIASED:
         along_axis, axes = _ANTIALIASED[mode], (2,)

@@ -1,4 +1,10 @@
-"""Tensors joined into one, and one split into several."""
+"""Tensors joined into one, and one split into several.
+
+Shapes and dtypes: any shape and dtype; tensors that become one are promoted to one dtype.
+
+Raises:
+  IndexError: there is no axis of that number.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +120,7 @@ def chunk(input: jax.Array, chunks: int, dim: int = 0) -> list[jax.Array]:
 def tensor_split(
     input: jax.Array, indices_or_sections: int | Sequence[int], dim: int = 0
 ) -> list[jax.Array]:
-    """``torch.tensor_split``: sections as even as can be, or cuts before given indices."""
+    """``torch.tensor_split``: ``indices_or_sections``, cuts or a number of even sections."""
     axis = axis_of(dim, input.ndim)
     n = input.shape[axis]
     if not isinstance(indices_or_sections, int):

@@ -1,4 +1,12 @@
-"""Normalisations of one sample by its own statistics."""
+"""Normalisations of one sample by its own statistics.
+
+Shapes and dtypes: floating ``(N, C, ...)``, or any shape whose last axes are normalised; the
+result has the dtype of ``input``, and so have statistics without a ``weight``, else its dtype.
+
+Raises:
+  ValueError: ``normalized_shape`` is not the last axes of ``input``, or ``num_groups`` does not
+    divide its channels.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +55,10 @@ def native_layer_norm(
     bias: jax.Array | None,
     eps: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``layer_norm``, the mean, and :math:`1 / \\sqrt{\\sigma^2 + \\epsilon}`.
+    """``torch.native_layer_norm``: ``layer_norm``, mean and inverse deviation.
 
-    The last two have no derivative; their normalised axes are of length 1.
+    It is :math:`1 / \\sqrt{\\sigma^2 + \\epsilon}`. The last two have no derivative; their
+    normalised axes are of length 1.
     """
     normed = _last_axes(input, normalized_shape)
     x, mean, var = standardize(input.astype(wide(input.dtype)), normed, eps)
@@ -92,7 +101,10 @@ def fused_rms_norm(
     weight: jax.Array | None,
     eps: float | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """``rms_norm``, and :math:`1 / \\sqrt{\\operatorname{mean}(x^2) + \\epsilon}`."""
+    """``torch._fused_rms_norm``: ``rms_norm``, and what it multiplies by.
+
+    It is :math:`1 / \\sqrt{\\operatorname{mean}(x^2) + \\epsilon}`, in at least float32.
+    """
     normed = _last_axes(input, normalized_shape)
     x = input.astype(wide(input.dtype))
     eps = float(jnp.finfo(x.dtype).eps) if eps is None else eps
@@ -134,9 +146,9 @@ def native_group_norm(
     bias: jax.Array | None,
     eps: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``group_norm``, the mean, and :math:`1 / \\sqrt{\\sigma^2 + \\epsilon}`.
+    """``torch.native_group_norm``: ``group_norm``, mean and inverse deviation.
 
-    The last two have shape ``(N, num_groups)``.
+    It is :math:`1 / \\sqrt{\\sigma^2 + \\epsilon}`. The last two are ``(N, num_groups)``.
     """
     N, C, *space = input.shape
     if C % num_groups:

@@ -1,6 +1,9 @@
 """Inverses, systems of equations and decompositions of matrices, in batches.
 
 Eigenvectors and singular vectors are fixed up to a phase only, which the library chooses.
+
+Shapes and dtypes: ``A`` is ``(..., N, N)``, of ``qr``, ``svd`` and ``pinv`` ``(..., M, N)``, B
+``(..., N, K)``; float32, float64, complex64 or complex128. Singular and eigenvalues are real.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def bilinear(
     .. math:: y_k = x_1^T A_k x_2 + b_k
 
     Args:
-      input1, input2: :math:`x_1, x_2`, shapes ``(..., in1)`` and ``(..., in2)``.
+      input1, input2: :math:`x_1, x_2`, shapes ``(..., in1)`` and ``(..., in2)``, floating.
       weight: :math:`A`, shape ``(out, in1, in2)``.
       bias: :math:`b`, shape ``(out,)``, or None.
 

@@ -1,6 +1,9 @@
 """The LU factors of matrices, and what is solved with them: ``A = P L U``.
 
 ``LU`` holds L below its diagonal of ones and U; ``pivots`` counts rows from 1, as LAPACK.
+
+Shapes and dtypes: ``A`` is ``(..., M, N)``, to solve with ``(..., N, N)``; float32, float64,
+complex64 or complex128. Pivots and numbers of rows are int32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Products of matrices and vectors, and what is added to them."""
+"""Products of matrices and vectors, and what is added to them.
+
+Shapes and dtypes: matrices ``(M, K)`` and vectors ``(K,)``, in a batch ``(B, M, K)``, of one
+dtype, which the result has; what is added to a product broadcasts.
+"""
 
 from __future__ import annotations
 

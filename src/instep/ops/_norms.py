@@ -1,4 +1,7 @@
-"""Norms of vectors on any axes, and distances made of them."""
+"""Norms of vectors on any axes, and distances made of them.
+
+Shapes and dtypes: any shape, floating or complex; norms are real.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +77,9 @@ def matrix_norm(
       dim: axes of rows and of columns.
       keepdim: keep the axes, of length 1.
       dtype: to compute in, and of the result.
+
+    Raises:
+      ValueError: another ``ord``.
     """
     if dtype is not None:
         input = input.astype(jax.dtypes.canonicalize_dtype(dtype))

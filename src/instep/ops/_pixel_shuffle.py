@@ -10,7 +10,7 @@ def pixel_shuffle(input: jax.Array, upscale_factor: int) -> jax.Array:
     """``torch.nn.functional.pixel_shuffle``.
 
     Args:
-      input: shape ``(..., C r r, H, W)``.
+      input: shape ``(..., C r r, H, W)``, any dtype.
       upscale_factor: :math:`r`.
 
     Returns:
@@ -37,7 +37,7 @@ def pixel_unshuffle(input: jax.Array, downscale_factor: int) -> jax.Array:
     """``torch.nn.functional.pixel_unshuffle``, which undoes ``pixel_shuffle``.
 
     Args:
-      input: shape ``(..., C, H r, W r)``.
+      input: shape ``(..., C, H r, W r)``, any dtype.
       downscale_factor: :math:`r`.
 
     Returns:
@@ -59,7 +59,7 @@ def channel_shuffle(input: jax.Array, groups: int) -> jax.Array:
     """``torch.nn.functional.channel_shuffle``: the first of every group, the second, ...
 
     Args:
-      input: shape ``(N, C, ...)``.
+      input: shape ``(N, C, ...)``, any dtype.
       groups: of channels.
 
     Raises:

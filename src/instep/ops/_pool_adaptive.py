@@ -18,7 +18,7 @@ Sizes = int | Sequence[int | None] | None
 
 
 def adaptive_avg_pool1d(input: jax.Array, output_size: Sizes) -> jax.Array:
-    """``torch.nn.functional.adaptive_avg_pool1d``: of one axis of space."""
+    """``torch.nn.functional.adaptive_avg_pool1d``: ``adaptive_avg_pool2d`` of 1 axis."""
     return _average(1, input, output_size)
 
 
@@ -37,12 +37,12 @@ def adaptive_avg_pool2d(input: jax.Array, output_size: Sizes) -> jax.Array:
 
 
 def adaptive_avg_pool3d(input: jax.Array, output_size: Sizes) -> jax.Array:
-    """``torch.nn.functional.adaptive_avg_pool3d``: of three axes of space."""
+    """``torch.nn.functional.adaptive_avg_pool3d``: ``adaptive_avg_pool2d`` of 3 axes."""
     return _average(3, input, output_size)
 
 
 def adaptive_max_pool1d(input: jax.Array, output_size: Sizes, return_indices: bool = False):
-    """``torch.nn.functional.adaptive_max_pool1d``: of one axis of space."""
+    """``torch.nn.functional.adaptive_max_pool1d``: ``adaptive_max_pool2d`` of 1 axis."""
     return _largest(1, input, output_size, return_indices)
 
 
@@ -62,7 +62,7 @@ def adaptive_max_pool2d(input: jax.Array, output_size: Sizes, return_indices: bo
 
 
 def adaptive_max_pool3d(input: jax.Array, output_size: Sizes, return_indices: bool = False):
-    """``torch.nn.functional.adaptive_max_pool3d``: of three axes of space."""
+    """``torch.nn.functional.adaptive_max_pool3d``: ``adaptive_max_pool2d`` of 3 axes."""
     return _largest(3, input, output_size, return_indices)
 
 

@@ -1,4 +1,8 @@
-"""Products of vectors and of chains of matrices."""
+"""Products of vectors and of chains of matrices.
+
+Shapes and dtypes: vectors along an axis, of shapes that broadcast, and matrices
+``(..., N, N)``; any dtype for sums of products, floating or complex for functions of a matrix.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,11 @@ def trace(input: jax.Array) -> jax.Array:
 
 
 def cross(input: jax.Array, other: jax.Array, dim: int | None = None) -> jax.Array:
-    """``torch.cross``: along ``dim``, or the first axis of length 3."""
+    """``torch.cross``: along ``dim``, or the first axis of length 3.
+
+    Raises:
+      ValueError: there is no such axis.
+    """
     if dim is None:
         dim = next((i for i, n in enumerate(input.shape) if n == 3), None)
         if dim is None:

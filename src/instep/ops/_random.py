@@ -2,6 +2,8 @@
 
 The formulas are those of PyTorch on the CPU. As there, no gradient goes to the parameters of a
 distribution.
+
+Shapes and dtypes: noise of any shape, floating; the result has both.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ._promotion import result_type
 
 
 def bernoulli(drawn: jax.Array, dtype: Any) -> jax.Array:
-    """``torch.bernoulli``: what was ``drawn``, booleans, as 0 and 1."""
+    """``torch.bernoulli``: what was ``drawn``, booleans, as 0 and 1 of ``dtype``."""
     return cast(drawn, dtype)
 
 
@@ -32,12 +34,12 @@ def normal(noise: jax.Array, mean: Any = 0.0, std: Any = 1.0) -> jax.Array:
 
 
 def uniform(noise: jax.Array, low: float = 0.0, high: float = 1.0) -> jax.Array:
-    """``Tensor.uniform_``: of ``noise`` in [0, 1)."""
+    """``Tensor.uniform_`` from ``low`` to ``high``: of ``noise`` in [0, 1)."""
     return noise * (high - low) + low
 
 
 def exponential(noise: jax.Array, rate: float = 1.0) -> jax.Array:
-    """``Tensor.exponential_``: of ``noise`` in [0, 1)."""
+    """``Tensor.exponential_`` of a ``rate``: of ``noise`` in [0, 1)."""
     return -jnp.log1p(-noise) / rate
 
 

@@ -1,6 +1,7 @@
 """Recurrent nets: one ``lax.scan`` per layer and direction.
 
-Shapes: T time, B batch, I input, H hidden, G gates times hidden.
+Shapes and dtypes: floating arrays of one dtype; ``w_ih`` ``(G, I)``, ``w_hh`` ``(G, H)``,
+biases ``(G,)``. T time, B batch, I input, H hidden, G gates times hidden.
 """
 
 from __future__ import annotations

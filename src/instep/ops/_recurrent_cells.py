@@ -1,6 +1,8 @@
 """Cells of recurrent nets: one step in time, gates in PyTorch's order.
 
-Shapes: B batch, I input, H hidden, G gates times hidden.
+Shapes and dtypes: ``input`` ``(B, I)``, ``hx`` ``(B, H)``, weights ``(G, I)`` and ``(G, H)``,
+biases ``(G,)`` or None; floating, of one dtype. B batch, I input, H hidden, G gates times
+hidden.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Sums, products and the like over axes, with PyTorch's dtypes.
 
 ``dim`` is an axis, several, or None or ``()`` for all; ``keepdim`` keeps them, of length 1.
+
+Shapes and dtypes: any shape and dtype; sums and products of integers and booleans are int64
+(int32 while x64 is off), others keep their dtype, and ``dtype`` is cast to before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""Writing along an axis. An index out of range, where PyTorch raises, writes nothing."""
+"""Writing along an axis. An index out of range, where PyTorch raises, writes nothing.
+
+Shapes and dtypes: ``input`` has any shape and dtype; values have its dtype or are cast to it.
+An index is an array of integers, a vector where it names slices.
+
+Raises:
+  IndexError: there is no axis of that number.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +56,9 @@ def scatter_reduce(
       reduce: "sum", "prod", "mean", "amax" or "amin". The gradient of the last two is shared
         evenly by ties.
       include_self: the element itself counts.
+
+    Raises:
+      NotImplementedError: another ``reduce``.
     """
     return _scattered(_reduction(reduce, include_self), input, dim, index, src)
 

@@ -22,7 +22,7 @@ def softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
               dp_i = p_i \\left( dx_i - \\sum_j p_j dx_j \\right)
 
     Args:
-      input: :math:`x`, floating.
+      input: :math:`x`, any shape, floating.
       dim: axis of the sum.
       dtype: of the result, if not that of ``input``.
 
@@ -33,12 +33,12 @@ def softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
 
 
 def safe_softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
-    """``softmax``, but 0, and not NaN, in a row of minus infinity alone.
+    """``aten._safe_softmax``: ``softmax``, but 0, not NaN, in a row of minus infinity alone.
 
     Such are the attention weights of a query that may see no key.
 
     Args:
-      input: floating.
+      input: any shape, floating.
       dim: axis of the sum.
       dtype: of the result, if not that of ``input``.
     """
@@ -51,7 +51,7 @@ def log_softmax(input: jax.Array, dim: int, dtype: Any = None) -> jax.Array:
     .. math:: y_i = x_i - \\log \\sum_j e^{x_j}, \\qquad dy_i = dx_i - \\sum_j p_j dx_j
 
     Args:
-      input: :math:`x`, floating.
+      input: :math:`x`, any shape, floating.
       dim: axis of the sum.
       dtype: of the result, if not that of ``input``.
 
@@ -111,7 +111,7 @@ def log_softmax_at(input: jax.Array, index: jax.Array, dim: int) -> jax.Array:
     """``torch.log_softmax(input, dim)`` gathered at one ``index`` each, and nothing else of it.
 
     Args:
-      input: floating.
+      input: any shape, floating.
       index: integers in range, the shape of ``input`` without ``dim``.
       dim: axis of the sum and of the index.
 

@@ -1,4 +1,7 @@
-"""Sorting, and what a sorted array tells. NaN is greater than all numbers."""
+"""Sorting, and what a sorted array tells. NaN is greater than all numbers.
+
+Shapes and dtypes: any shape, any dtype but complex; indices are int64, int32 while x64 is off.
+"""
 
 from __future__ import annotations
 

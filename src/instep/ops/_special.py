@@ -1,4 +1,7 @@
-"""Special functions, and functions made of logarithms, with PyTorch's derivatives."""
+"""Special functions, and functions made of logarithms, with PyTorch's derivatives.
+
+Shapes and dtypes: real arrays of any shape, or two that broadcast; integers become floating.
+"""
 
 from __future__ import annotations
 

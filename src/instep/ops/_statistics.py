@@ -1,4 +1,7 @@
-"""Quantiles, places in sorted sequences and counts in bins."""
+"""Quantiles, places in sorted sequences and counts in bins.
+
+Shapes and dtypes: any shape; quantiles and counts are of floating arrays, places of real ones.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,9 @@ def quantile(
       dim: axis; None: of all elements.
       keepdim: keep the axis, of length 1.
       interpolation: ``"linear"``, ``"lower"``, ``"higher"``, ``"midpoint"`` or ``"nearest"``.
+
+    Raises:
+      ValueError: another ``interpolation``.
     """
     return _quantile(input, q, dim, keepdim, interpolation, False)
 

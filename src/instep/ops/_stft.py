@@ -81,6 +81,9 @@ def istft(
     Returns:
       Shape ``(T,)`` or ``(B, T)``; infinite or NaN where the windows sum up to 0 and PyTorch
       raises.
+
+    Raises:
+      ValueError: a complex signal of half of the frequencies.
     """
     hop = n_fft // 4 if hop_length is None else hop_length
     half = input.shape[-2] != n_fft if onesided is None else onesided

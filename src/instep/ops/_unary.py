@@ -2,6 +2,8 @@
 
 Integers become the default floating dtype where PyTorch makes them so. The derivative of
 ``floor``, ``ceil``, ``round``, ``trunc`` and ``sign`` is 0; of ``frac`` it is 1.
+
+Shapes and dtypes: any shape and dtype; the result has the shape of ``input``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Variance and standard deviation, with PyTorch's derivative at zero.
 
 ``dim`` is an axis, several, or None or ``()`` for all; ``keepdim`` keeps them, of length 1.
+
+Shapes and dtypes: any shape, floating or complex; a variance is real.
 """
 
 from __future__ import annotations

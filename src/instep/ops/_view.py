@@ -1,4 +1,10 @@
-"""Views of tensors; here each is a new array. Strides are those of a row-major array."""
+"""Views of tensors; here each is a new array. Strides are those of a row-major array.
+
+Shapes and dtypes: any shape and dtype; the dtype stays.
+
+Raises:
+  IndexError: there is no axis of that number.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +97,7 @@ def slice(
     end: int | None = None,
     step: int = 1,
 ) -> jax.Array:
-    """``input[start:end:step]`` of one axis, with bounds past its ends as in Python."""
+    """``aten.slice``: ``input[start:end:step]`` of axis ``dim``, bounds as in Python."""
     axis = axis_of(dim, input.ndim)
     n = input.shape[axis]
     start, end, _ = builtins.slice(start, end, step).indices(n)

@@ -12,8 +12,8 @@ def weight_norm(v: jax.Array, g: jax.Array, dim: int = 0) -> jax.Array:
     .. math:: w = g \\frac{v}{\\lVert v \\rVert}
 
     Args:
-      v: direction, floating.
-      g: length, of size 1 on every axis but ``dim``, in the dtype of ``v``.
+      v: direction, any shape, floating.
+      g: length, the shape of ``v`` with 1 on every axis but ``dim``, in the dtype of ``v``.
       dim: the axis whose slices have a length each; -1: all of ``v`` has one.
 
     Returns:

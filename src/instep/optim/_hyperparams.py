@@ -20,13 +20,13 @@ ALWAYS_DATA = ("lr", "momentum")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ParamGroupsState:
-    """``torch.optim.Optimizer.param_groups``: one optimizer state per group, in order.
+    """``optimizer.param_groups``: one optimizer state per group, in order.
 
     Each holds the leaves of its own group, and None for those of the others. That of a group
     that is not trained is an ``optax.EmptyState``.
     """
 
-    groups: tuple[PyTree, ...]
+    groups: tuple[PyTree, ...]  # trees like params, None for the leaves of other groups
 
 
 def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
@@ -61,7 +61,7 @@ def hyperparams(opt_state: PyTree, group: int | None = None) -> dict[str, jax.Ar
     PyTorch: ``optimizer.param_groups[group]["lr"]``, the value the *next* step will use.
 
     Args:
-      opt_state: the state of an ``instep.optim`` transformation, alone or inside others
+      opt_state: tree, the state of an ``instep.optim`` transformation, alone or inside others
         (``param_groups``, ``optax.chain``, ``optax.masked``).
       group: which one, counted in ``param_groups``; None if there is one transformation.
 
@@ -82,7 +82,7 @@ def set_hyperparams(
 
     Args:
       opt_state, group: as for ``hyperparams``.
-      values: by name: ``lr=0.01``.
+      values: scalars by name, ``lr=0.01``; each takes the dtype that stands there.
 
     Raises:
       ValueError: a name the transformation does not have, or as ``hyperparams``.

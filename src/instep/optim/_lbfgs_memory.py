@@ -17,13 +17,13 @@ FLAT_PAIR = 1e-10  # a pair with less curvature than this is not remembered
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LBFGSState:
-    """``torch.optim.LBFGS.state``, by PyTorch's names; before the first step all zeros.
+    """The ``state`` of ``torch.optim.LBFGS``, by PyTorch's names; at first all zeros.
 
     A vector of PyTorch's is a tree like params here, so that layouts and shardings carry
     over; its dtype is the widest of the parameters' and at least float32.
     """
 
-    hyperparams: Hyperparams
+    hyperparams: Hyperparams  # the learning rate
     func_evals: jax.Array  # shape=(), int32: evaluations of the closure
     n_iter: jax.Array  # shape=(), int32: inner iterations
     d: PyTree  # like params: the last direction

@@ -22,10 +22,13 @@ Plateau = tuple[Callable[[], PlateauState], Callable[[PlateauState, Any], Platea
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OnPlateauState:
-    """The state of an optimizer, and that of the scheduler that watches the loss."""
+    """The state of an optimizer, and that of the scheduler that watches the loss.
 
-    inner: PyTree  # of the optimizer, with the rate of its next update
-    plateau: PlateauState
+    PyTorch: ``optimizer.state_dict()`` and ``scheduler.state_dict()``.
+    """
+
+    inner: PyTree  # tree of the optimizer, with the rate of its next update
+    plateau: PlateauState  # of the scheduler
 
 
 def on_plateau(

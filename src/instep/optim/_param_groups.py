@@ -52,7 +52,9 @@ def param_groups(groups: Sequence[Group]) -> optax.GradientTransformationExtraAr
       ``closure``, ``touched``) are handed to the groups that take them.
 
     Raises:
-      ValueError: there is no group; and from ``init``, leaves in no group or in several.
+      TypeError: a group is not a pair.
+      ValueError: there is no group; from ``update``, no params; and from ``init``, leaves in
+        no group or in several.
     """
     if not groups:
         raise ValueError("param_groups needs at least one (selector, transformation).")
@@ -101,7 +103,7 @@ def add_param_group(
     Args:
       tx: made by ``param_groups``: the old groups in their order, then the new ones.
       opt_state: that of the old groups; those that were None may be trained now.
-      params: the parameters now.
+      params: pytree, the parameters now.
 
     Raises:
       TypeError: ``opt_state`` is not that of ``param_groups``.

@@ -24,14 +24,14 @@ Update = Callable[..., tuple[jax.Array, Slots]]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OptimizerState:
-    """``torch.optim.Optimizer.state``, by name instead of by parameter.
+    """The ``state`` of ``torch.optim.Optimizer``, by name instead of by parameter.
 
     ``slots["exp_avg"]`` is a tree like params; the names are PyTorch's. Where a parameter
     has no such slot (Adafactor keeps others for a vector than for a matrix) stands None.
     """
 
-    hyperparams: Hyperparams
-    slots: dict[str, PyTree]
+    hyperparams: Hyperparams  # what the next update uses
+    slots: dict[str, PyTree]  # trees like params, by PyTorch's names
 
 
 def per_parameter(

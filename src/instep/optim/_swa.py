@@ -28,15 +28,18 @@ _COUNT = r"(^|\.)num_batches_tracked$"
 class AveragedModel:
     """``torch.optim.swa_utils.AveragedModel`` as data."""
 
-    params: PyTree  # the average
-    buffers: PyTree  # those of the last model, or their average
+    params: PyTree  # tree: the average
+    buffers: PyTree  # tree: those of the last model, or their average
     n_averaged: jax.Array  # shape=(), int32: models averaged so far
 
 
 def averaged_model(params: PyTree, buffers: PyTree = None) -> AveragedModel:
     """An average of no models yet, which holds copies of ``params`` and ``buffers``.
 
-    PyTorch: ``AveragedModel(model)``.
+    PyTorch: ``torch.optim.swa_utils.AveragedModel(model)``.
+
+    Args:
+      params, buffers: pytrees of arrays of any dtype.
     """
     params, buffers = jax.tree.map(lambda x: jnp.array(x, copy=True), (params, buffers))
     return AveragedModel(params, buffers, jnp.zeros((), jnp.int32))
@@ -53,7 +56,7 @@ def swa_avg_fn(averaged: jax.Array, current: jax.Array, n_averaged: Any) -> jax.
     update; under ``jax.jit`` a fused multiply-add may fall on the other side of a cut.
 
     Args:
-      averaged: :math:`\\bar p`.
+      averaged: :math:`\\bar p`, any shape and dtype.
       current: :math:`p`, of the same shape.
       n_averaged: :math:`n`, models averaged before.
 
@@ -114,13 +117,13 @@ def update_parameters(
 ) -> AveragedModel:
     """Take one more model into the average; the first is copied.
 
-    PyTorch: ``averaged_model.update_parameters(model)``. Pure: jit it with ``avg_fn`` and
-    ``use_buffers`` bound.
+    PyTorch: ``torch.optim.swa_utils.AveragedModel.update_parameters(model)``. Pure: jit it
+    with ``avg_fn`` and ``use_buffers`` bound.
 
     Args:
       averaged: the average so far; not modified.
-      params: of the model now.
-      buffers: of the model now; None keeps those of ``averaged``.
+      params: pytree, of the model now.
+      buffers: pytree, of the model now; None keeps those of ``averaged``.
       avg_fn: ``(averaged, current, n_averaged) -> averaged`` for one leaf: ``swa_avg_fn``,
         ``ema_avg_fn(decay)`` or your own.
       use_buffers: average the buffers too, instead of keeping the last. A running variance
@@ -163,7 +166,7 @@ def update_bn(
     Args:
       forward: ``(buffers, batch) -> buffers``, the forward pass in training with the
         averaged parameters; jit it.
-      buffers: as the model keeps them; what is not selected stays as it is.
+      buffers: pytree, as the model keeps them; what is not selected stays as it is.
       batches: at least one.
       momentum: of the forward pass, in PyTorch's convention: the share of the new
         statistics. Flax's is 1 minus it.
@@ -177,6 +180,7 @@ def update_bn(
     Raises:
       ValueError: ``batches`` is empty, ``momentum`` is not in (0, 1], nothing is selected,
         or ``forward`` has another momentum or returned other buffers.
+      TypeError: ``select`` gives something other than bools.
 
     References:
       Izmailov et al., `Averaging Weights Leads to Wider Optima and Better Generalization

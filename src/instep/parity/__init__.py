@@ -3,8 +3,8 @@
 What reads a report or a recording needs no torch; what runs a PyTorch loop does.
 """
 
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
 
 from .._compat import require as _require
 
@@ -24,7 +24,7 @@ from ._records import (
 from ._report import Report as Report
 
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from ._assert import assert_in_step as assert_in_step
     from ._compare import compare as compare
     from ._pair import Pair as Pair

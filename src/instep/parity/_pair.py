@@ -21,6 +21,8 @@ from ._half import check_half
 class Pair:
     """Two independent programs, and how their weights and batches correspond.
 
+    PyTorch: a loop of ``torch.optim`` and a model, as ``TorchLoop`` describes it.
+
     Args:
       torch: the PyTorch half; the reference.
       jax: the JAX half. A ``JaxLoop`` starts from the weights of the PyTorch model; an
@@ -32,6 +34,10 @@ class Pair:
         it returns become NumPy arrays.
       replays: the JAX microbatch is ``(batch, drawn)``, with what the PyTorch half drew at
         random in its forward pass, in order.
+
+    Raises:
+      TypeError: a half is no loop, or ``weights`` are neither ``"auto"`` nor rules.
+      ValueError: the halves do not accumulate alike.
     """
 
     torch: TorchLoop

@@ -56,7 +56,7 @@ FREE = Plan()
 
 @dataclass(frozen=True)
 class Measurement:
-    """One leaf at one step. Absolute numbers, in the units of the leaf.
+    """One leaf at one step; absolute numbers, in the units of the leaf.
 
     In float64, errors are max|jax - torch|; in lower precision they are the root mean square
     of the difference from PyTorch's step in float64.
@@ -87,15 +87,15 @@ class Measurement:
 class Row:
     """One leaf over the whole walk."""
 
-    leaf: Leaf
+    leaf: Leaf  # under its PyTorch name
     jax: str | None  # name of its parameter or buffer on the JAX side
-    status: Status
+    status: Status  # over all steps
     judged: int  # measurements that were judged
     measured: int  # measurements: one a step, and one before the first of what stands there
     last_judged: int  # step of the last judged measurement; 0 if there is none
     worst: Measurement  # where error over bound was largest, among the judged if there are any
-    first_diverged: Measurement | None
-    measurements: tuple[Measurement, ...]
+    first_diverged: Measurement | None  # None: nowhere
+    measurements: tuple[Measurement, ...]  # in the order of the steps
 
     @property
     def stage(self) -> str:
@@ -108,10 +108,10 @@ class Divergence:
 
     walk: str  # name of the walk
     step: int  # 0: before the first step
-    stage: str
-    leaf: Leaf
-    jax: str | None
-    measurement: Measurement
+    stage: str  # of the training step, which made the leaf
+    leaf: Leaf  # under its PyTorch name
+    jax: str | None  # its name on the JAX side
+    measurement: Measurement  # how far
     others: int  # further leaves that diverged at this step
 
 
@@ -119,11 +119,11 @@ class Divergence:
 class Walk:
     """What one walk through the steps found."""
 
-    plan: Plan
-    verdict: Verdict
+    plan: Plan  # its precision, and whether it was re-synchronised
+    verdict: Verdict  # of its rows
     reason: str  # one sentence
     rows: tuple[Row, ...]  # in the order in which a step makes its leaves
-    first_divergence: Divergence | None
+    first_divergence: Divergence | None  # None: nowhere
 
     @property
     def in_step(self) -> bool:

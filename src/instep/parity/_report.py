@@ -27,14 +27,14 @@ from ._table import plain
 class Report:
     """What ``parity.run`` found."""
 
-    verdict: Verdict
+    verdict: Verdict  # of all walks
     reason: str  # one sentence
-    steps: int
+    steps: int  # that were asked for
     walks: tuple[Walk, ...]  # the free one in float64 first
-    coverage: Coverage
+    coverage: Coverage  # what was not compared
     curves: tuple[Curve, ...]  # losses of the free walks
-    weights: tuple[Matched, ...]
-    environment: dict[str, str]
+    weights: tuple[Matched, ...]  # what is matched with what
+    environment: dict[str, str]  # versions and device
     hint: str | None = None  # where to look first, one sentence
     causes: tuple[Cause, ...] = ()  # why, confirmed by replay, in the order of the step
     unexplained: tuple[Unexplained, ...] = ()  # parts that diverge for another reason

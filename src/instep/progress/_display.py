@@ -70,7 +70,13 @@ class Quiet:
 
 
 class Plain:
-    """A line at the first and the last step, at multiples of ``every`` and with validation."""
+    """A line at the first and the last step, at multiples of ``every`` and with validation.
+
+    Args:
+      console: of rich.
+      steps: of the run.
+      every: steps between two lines.
+    """
 
     def __init__(self, console: Any, steps: int, every: int):
         self._console, self._steps, self._every = console, steps, every
@@ -96,7 +102,16 @@ class Plain:
 
 
 class Live:
-    """Two lines: the bar with the time left, and the numbers of the newest step."""
+    """Two lines: the bar with the time left, and the numbers of the newest step.
+
+    Args:
+      console: of rich.
+      title: before the bar.
+      steps: of the run.
+
+    Raises:
+      MissingExtraError: rich is not installed.
+    """
 
     def __init__(self, console: Any, title: str, steps: int):
         live = require("rich.live", "the command line")

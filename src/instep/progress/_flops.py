@@ -22,7 +22,11 @@ def flops(jaxpr: ClosedJaxpr | Jaxpr) -> dict[str, int] | None:
     """Floating-point operations of the matrix products and convolutions of a program.
 
     A multiplication and an addition are two. The rest of a step is small beside them, and is
-    not counted, as is usual; what ``jax.checkpoint`` computes again is counted.
+    not counted, as is usual; what ``jax.checkpoint`` computes again is counted. PyTorch:
+    ``torch.utils.flop_counter.FlopCounterMode``.
+
+    Args:
+      jaxpr: of ``jax.make_jaxpr`` or ``jit(f).trace(...)``.
 
     Returns:
       By how they are multiplied: ``"bf16"`` (and float16), ``"tf32"`` (float32 at JAX's default

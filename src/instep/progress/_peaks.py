@@ -36,6 +36,7 @@ PEAKS: Mapping[str, Mapping[str, float]] = {
     "TPU v6 lite": _TPU_V6E,
     "TPU v6e": _TPU_V6E,
 }
+"""Dense peak of a device, by JAX's name of it and kind of product, in 1e12 operations/s."""
 
 
 def seconds_at_peak(

@@ -15,6 +15,8 @@ FIRST, STEPS = 3, 5  # by then the step is compiled and the batches are made ahe
 class Profile:
     """``jax.profiler`` around calls FIRST + 1 to FIRST + STEPS of a step.
 
+    PyTorch: ``torch.profiler.profile`` with a ``torch.profiler.schedule``.
+
     Args:
       folder: where the trace is written.
       say: gets a sentence when it is there.

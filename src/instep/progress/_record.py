@@ -17,10 +17,10 @@ from .._trees import named_leaves
 class Record:
     """One step, in Python numbers."""
 
-    step: int
-    loss: float
+    step: int  # from 1
+    loss: float  # mean of the step
     lr: tuple[float, ...]  # of every group; empty where the optimizer has none as data
-    grad_norm: float | None
+    grad_norm: float | None  # before clipping
     seconds: float  # from the step before to this one, without validation
     skipped: bool | None = None  # by a scaler
     validation: Mapping[str, float] = field(default_factory=dict)  # by the metric's name

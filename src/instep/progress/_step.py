@@ -43,7 +43,11 @@ def seen_step(loop: JaxLoop, ema: float | None = None) -> TrainStep:
 
     Args:
       loop: as for ``instep.train``.
-      ema: decay of an average of the weights, which is taken after every step.
+      ema: decay of an average of the weights, which is taken after every step, as by
+        ``torch.optim.swa_utils.get_ema_multi_avg_fn``; None: no average.
+
+    Raises:
+      TypeError, ValueError: as ``instep.make_train_step``; or ``ema`` is not in [0, 1].
     """
     observed = observed_step(loop)
     average = None if ema is None else ema_avg_fn(ema)
@@ -70,7 +74,11 @@ def seen_step(loop: JaxLoop, ema: float | None = None) -> TrainStep:
 
 
 def seen_state(loop: JaxLoop, ema: float | None = None) -> TrainState:
-    """The first state of ``seen_step(loop, ema)``, on the mesh of ``loop``."""
+    """The first state of ``seen_step(loop, ema)``, on the mesh of ``loop``.
+
+    Args:
+      loop, ema: as for ``seen_step``.
+    """
     state = initial_state(loop)
     if ema is not None:
         average = averaged_model(state.params, state.buffers)
@@ -79,7 +87,11 @@ def seen_state(loop: JaxLoop, ema: float | None = None) -> TrainState:
 
 
 def evaluated(state: TrainState) -> tuple[PyTree, PyTree]:
-    """``(params, buffers)`` to evaluate: the averaged ones where there is an average."""
+    """``(params, buffers)`` to evaluate: the averaged ones where there is an average.
+
+    Args:
+      state: of ``seen_state``, or after any number of steps.
+    """
     if isinstance(state.buffers, WithAverage):
         return state.buffers.average.params, state.buffers.average.buffers
     return state.params, state.buffers

@@ -32,6 +32,7 @@ def cosine_annealing_lr(base_lr: float, T_max: int, eta_min: float = 0.0) -> Sch
       ``schedule(count)``: the rate of the update number ``count`` (from 0), shape ().
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``T_max`` is not a positive integer.
 
     References:

@@ -57,6 +57,7 @@ def cyclic_lr(
       ``schedule(count)``, with ``schedule.momentum(count)`` unless ``cycle_momentum=False``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: a step size is not integral, or ``mode`` or ``scale_mode`` is unknown.
 
     References:

@@ -24,6 +24,9 @@ def exponential_lr(base_lr: float, gamma: float) -> Schedule:
 
     Returns:
       ``schedule(count)``.
+
+    Raises:
+      TypeError: a value is not a number.
     """
     base_lr, gamma = number("base_lr", base_lr), number("gamma", gamma)
 

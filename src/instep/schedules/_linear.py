@@ -29,6 +29,7 @@ def constant_lr(base_lr: float, factor: float = 1.0 / 3, total_iters: int = 5) -
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``factor`` or ``total_iters`` is out of range.
     """
     base_lr, factor = number("base_lr", base_lr), number("factor", factor)
@@ -78,6 +79,7 @@ def linear_lr(
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: a factor or ``total_iters`` is out of range.
 
     References:

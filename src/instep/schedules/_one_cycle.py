@@ -72,6 +72,7 @@ def one_cycle_lr(
       unless ``cycle_momentum=False``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``total_steps`` is not given or an argument is out of range.
 
     References:

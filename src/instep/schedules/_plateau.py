@@ -15,7 +15,14 @@ from ._checks import choice, integer, number
 
 
 class Plateau(NamedTuple):
-    """``init() -> state`` and ``update(state, metric) -> state``, both pure."""
+    """``init() -> state`` and ``update(state, metric) -> state``, both pure.
+
+    PyTorch: ``torch.optim.lr_scheduler.ReduceLROnPlateau`` and its ``step``.
+
+    Args:
+      init: makes the state before the first metric.
+      update: takes one metric, a scalar, and casts it to the dtype of ``state.best``.
+    """
 
     init: Callable[[], PlateauState]
     update: Callable[[PlateauState, jax.Array | float], PlateauState]
@@ -72,6 +79,7 @@ def reduce_lr_on_plateau(
       ``min_lr`` is a sequence.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``factor >= 1``, an unknown mode, or ``base_lr`` and ``min_lr`` do not have
         the same number of groups.
     """

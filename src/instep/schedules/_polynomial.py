@@ -28,6 +28,7 @@ def polynomial_lr(base_lr: float, total_iters: int = 5, power: float = 1.0) -> S
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``total_iters`` or ``power`` is negative.
     """
     base_lr, power = number("base_lr", base_lr), number("power", power)

@@ -107,6 +107,8 @@ def tabulated(node: Node, total_steps: int | None, why: str) -> Schedule:
 def from_table(rates: np.ndarray, momenta: np.ndarray | None = None) -> Schedule:
     """The schedule whose values for the counts 0, 1, ... are listed.
 
+    PyTorch: ``scheduler.get_last_lr()`` after each of as many ``scheduler.step()``.
+
     Args:
       rates: learning rates, float64, shape ``(total_steps + 1,)``.
       momenta: of the same shape, for a schedule that cycles the momentum.

@@ -33,6 +33,7 @@ def step_lr(base_lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``step_size`` is not a positive integer.
     """
     base_lr, gamma = number("base_lr", base_lr), number("gamma", gamma)
@@ -68,6 +69,7 @@ def multi_step_lr(base_lr: float, milestones: Iterable[int], gamma: float = 0.1)
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: a milestone is not an integer >= 0.
     """
     base_lr, gamma = number("base_lr", base_lr), number("gamma", gamma)

@@ -40,6 +40,7 @@ def swa_lr(
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``anneal_epochs`` or ``anneal_strategy`` is out of range.
 
     References:

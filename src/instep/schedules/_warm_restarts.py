@@ -39,6 +39,7 @@ def cosine_annealing_warm_restarts(
       ``schedule(count)``.
 
     Raises:
+      TypeError: a value is not a number.
       ValueError: ``T_0`` or ``T_mult`` is not a positive integer.
 
     References:

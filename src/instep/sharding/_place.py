@@ -22,8 +22,9 @@ from ._sharding import Sharding
 def place(state: TrainState, mesh: Mesh, sharding: Sharding | None = None) -> TrainState:
     """Copy a state onto a mesh, as ``make_train_step(mesh=..., sharding=...)`` wants it.
 
-    PyTorch: ``model.to(device)`` and the wrapping in ``DistributedDataParallel``, which sends
-    the parameters and buffers of rank 0 to the others.
+    PyTorch: ``model.to(device)`` and the wrapping in
+    ``torch.nn.parallel.DistributedDataParallel``, which sends the parameters and buffers of
+    rank 0 to the others.
 
     Args:
       state: of ``init_state``, or of any number of steps; it stays as it is. On several
@@ -33,6 +34,9 @@ def place(state: TrainState, mesh: Mesh, sharding: Sharding | None = None) -> Tr
 
     Returns:
       The state, whose leaves lie as ``state_sharding`` says.
+
+    Raises:
+      TypeError, ValueError: as ``state_sharding``.
     """
     # device_put may leave the part of one device where it is, and a step consumes it.
     return _put(jax.tree.map(jnp.copy, state), state_sharding(state, mesh, sharding))
@@ -43,12 +47,18 @@ def state_sharding(
 ) -> TrainState:
     """Say where each leaf of a state lies, for ``jax.jit`` or to restore a checkpoint.
 
+    PyTorch: the ``placements`` of every ``torch.distributed.tensor.DTensor``.
+
     Args:
       state: a state, or its shapes: ``jax.eval_shape(lambda: init_state(...))``.
       mesh, sharding: as for ``place``.
 
     Returns:
       A tree like ``state`` of ``jax.sharding.NamedSharding``.
+
+    Raises:
+      TypeError: ``mesh`` or ``sharding`` is of another kind.
+      ValueError: ``sharding`` does not fit the mesh or the parameters.
     """
     where = layout(mesh, sharding)
     return named(state_specs(state, where), where.mesh)
@@ -63,11 +73,18 @@ def init_state(
 ) -> TrainState:
     """Make a state on the mesh, for parameters that one device does not hold.
 
+    PyTorch: a model on the ``meta`` device, ``torch.distributed.fsdp.fully_shard`` and
+    ``torch.nn.Module.to_empty``.
+
     Args:
-      make_params: without arguments, and jitted; each device computes its part.
+      make_params: makes a pytree of floating arrays, without arguments, and is jitted; each
+        device computes its part.
       tx: an ``optax.GradientTransformation``.
       mesh, sharding: as for ``place``.
       **kwargs: ``buffers``, ``rng``, ``scaler``, ``opt_state`` of ``instep.init_state``.
+
+    Raises:
+      TypeError, ValueError: as ``instep.init_state`` and ``state_sharding``.
     """
 
     def make() -> TrainState:
@@ -83,12 +100,14 @@ def shard_batch(
     """Put the batch of this process on the mesh, split over the replicas.
 
     A train step does this for what is not on the mesh yet. On several processes ``batch`` is
-    this process's part of the global batch, as with a ``DistributedSampler``; all parts have
-    the same shapes, and follow each other in the order of the processes.
+    this process's part of the global batch, as with a
+    ``torch.utils.data.distributed.DistributedSampler``; all parts have the same shapes, and
+    follow each other in the order of the processes.
 
     Args:
-      batch: pytree of host arrays, leaves ``(b, ...)``; with ``accumulate=k`` above 1
-        ``(k, b, ...)``, split on their second axis. A leaf without that axis is replicated.
+      batch: pytree of host arrays of any dtype, leaves ``(b, ...)``; with ``accumulate=k``
+        above 1 ``(k, b, ...)``, split on their second axis. A leaf without that axis is
+        replicated.
       mesh, sharding: as for ``place``.
       accumulate: as for ``make_train_step``.
 
@@ -96,6 +115,7 @@ def shard_batch(
       The same pytree of global arrays.
 
     Raises:
+      TypeError: ``mesh`` or ``sharding`` is of another kind.
       ValueError: the replicas do not divide the number of examples.
     """
     return placed_batch(batch, layout(mesh, sharding), accumulate)

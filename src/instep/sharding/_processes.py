@@ -35,8 +35,8 @@ def processes(
             train_step = instep.make_train_step(loss_fn, tx, mesh=mesh)
             ...
 
-    PyTorch: ``init_process_group``, ``destroy_process_group``; ``timeout`` does what
-    ``TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC`` and its watchdog do.
+    PyTorch: ``torch.distributed.init_process_group`` and ``destroy_process_group``; ``timeout``
+    does what ``TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC`` and its watchdog do.
 
     When a process dies, the collectives of the others fail at once where their network says
     so, which is raised as ``ProcessLostError``. When it hangs, when it raised an error of its

@@ -15,7 +15,10 @@ Specs = Callable[[Shapes, Mesh], dict[str, PartitionSpec]]
 
 @dataclass(frozen=True)
 class Sharding:
-    """What ``make_train_step(mesh=...)`` does with the mesh; made by the functions below."""
+    """What ``make_train_step(mesh=...)`` does with the mesh; made by the functions below.
+
+    PyTorch: the ``placements`` of a ``torch.distributed.tensor.DTensor``.
+    """
 
     data: tuple[str, ...] | None  # axes that the batch is split over; None: all of the mesh
     specs: Specs  # shapes of the parameters, by name, -> their PartitionSpecs
@@ -43,9 +46,9 @@ def data_parallel(
       ``ops.batch_norm(..., axis_name=...)`` is SyncBatchNorm;
     * each replica draws its own numbers: its root key is ``fold_in(state.rng, replica)``.
 
-    PyTorch: ``DistributedDataParallel``, with ``no_sync()`` around all microbatches but the
-    last. XLA joins the sum over all leaves into one all-reduce, up to a size that is a setting
-    of its own on GPUs and TPUs.
+    PyTorch: ``torch.nn.parallel.DistributedDataParallel``, with ``no_sync()`` around all
+    microbatches but the last. XLA joins the sum over all leaves into one all-reduce, up to a
+    size that is a setting of its own on GPUs and TPUs.
 
     Args:
       axis: the mesh axis or axes that the batch is split over; None: all of the mesh.
@@ -76,7 +79,7 @@ def fsdp(
     clipping and ``tx`` add, such as one number for a norm. What the loss sees is as for
     ``data_parallel``.
 
-    PyTorch: ``FullyShardedDataParallel`` (``fully_shard``). Gathered parameters are kept from
+    PyTorch: ``torch.distributed.fsdp.fully_shard``. Gathered parameters are kept from
     the forward pass to the backward pass unless ``loss_fn`` uses ``jax.checkpoint``.
 
     Args:
@@ -88,6 +91,9 @@ def fsdp(
 
     Returns:
       A ``Sharding``.
+
+    Raises:
+      ValueError: when it meets the parameters: none of them can be split.
 
     References:
       Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
@@ -119,6 +125,7 @@ def by_name(
 ) -> Sharding:
     """Split parameters as rules on their names say: tensor parallelism.
 
+    PyTorch: ``torch.distributed.tensor.parallel.parallelize_module``.
     ``by_name([(r"up\\.weight", P("model", None)), (r"down\\.weight", P(None, "model"))])``. The
     batch is split over ``data``; ``loss_fn`` is written for one device, and XLA splits what it
     computes over the other axes and adds the collectives, inside the accumulation too. An axis

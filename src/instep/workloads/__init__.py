@@ -1,10 +1,8 @@
 """Real training problems, each with a PyTorch half and a Flax half."""
 
-from __future__ import annotations
+from importlib import import_module as _import_module
 
-from importlib import import_module
-
-from .._compat import require
+from .._compat import require as _require
 from ._metric import Metric as Metric
 from ._workload import Workload as Workload
 
@@ -43,8 +41,8 @@ def get(name: str, precision: str = "float32") -> Workload:
     """
     module = _MODULES[name]
     for package in ("torch", "flax", *(["sklearn"] if module.startswith("digits") else [])):
-        require(package, f"the workload {name}")
-    module = import_module(f".{module}", __name__)
+        _require(package, f"the workload {name}")
+    module = _import_module(f".{module}", __name__)
     if name.startswith("byte-gpt") and precision in ("float32", "bf16"):
         return module.workload(name, precision)
     if precision != "float32":

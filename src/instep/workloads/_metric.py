@@ -12,11 +12,11 @@ import numpy as np
 class Metric:
     """A mean over labels of one function of the logits, whichever half they are of."""
 
-    name: str
-    each: Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (..., C), labels (...): (...)
+    name: str  # as a report prints it
+    each: Callable[[np.ndarray, np.ndarray], np.ndarray]  # float (..., C), int (...): (...)
     text: str  # how a value is written
-    unit: str = ""
-    higher_is_better: bool = False
+    unit: str = ""  # behind the text
+    higher_is_better: bool = False  # an accuracy, not a loss
 
     def reached(self, value: float, target: float) -> bool:
         """Whether ``value`` is as good as ``target``."""

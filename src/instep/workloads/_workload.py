@@ -36,9 +36,9 @@ class Workload:
     ``target`` or better in both halves. None: a size that nobody trains on a CPU.
     """
 
-    name: str
-    summary: str
-    make_pair: MakePair
+    name: str  # what ``get`` takes
+    summary: str  # one line for ``instep list``
+    make_pair: MakePair  # fresh halves at every call
     total_steps: int
     held_out: Callable[[], Iterable[tuple[Any, Any]]]
     metric: Metric

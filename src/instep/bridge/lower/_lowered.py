@@ -27,11 +27,11 @@ Arrays = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Lowered:
-    """A PyTorch module as data: ``outputs, new_buffers = lowered(params, buffers, *args)``.
+    """An ``nn.Module`` as data: ``outputs, new_buffers = lowered(params, buffers, *args)``.
 
     Attributes:
-      params: the parameters as they are, NumPy arrays by their names in ``state_dict``; of
-        names that share one tensor, the first of ``named_parameters()``.
+      params: the parameters in their shapes and dtypes, NumPy arrays by their names in
+        ``state_dict``; of names that share one tensor, the first of ``named_parameters()``.
       buffers: the same for buffers, also those that ``state_dict`` leaves out.
       aliases: the names that are left out, each with the one that stands for it.
       trainable: ``requires_grad`` of every parameter.
@@ -46,7 +46,7 @@ class Lowered:
     trainable: dict[str, bool]
     reached: frozenset[str]
     draws: int
-    program: Program
+    program: Program  # the operators, in order
     inputs: tuple[tuple[str, str, Any], ...]  # name in the program, kind, name or number
     mutated: tuple[str, ...]  # the buffers that the first outputs are
     structure: Any  # of (args, kwargs)
