@@ -22,15 +22,16 @@ def mathml(latex: str, display: str) -> str:
     rows = text.replace(r"\text{max\_norm}", r"\text{max_norm}")
     if display == "block" and (r"\\" in rows or "&" in rows) and r"\begin{" not in rows:
         rows = rf"\begin{{align*}} {rows} \end{{align*}}"
-    return convert(rows, display=display)
+    made = convert(rows, display=display)
+    tag = "div" if display == "block" else "span"  # Markdown takes <math> for a block
+    return f'<{tag} class="{"math" if tag == "div" else "in-line"}">{made}</{tag}>'
 
 
 def markdown(text: str) -> str:
     """The text of a docstring for Python-Markdown."""
 
     def display(match: re.Match) -> str:
-        made = mathml(textwrap.dedent(match[2]), "block")
-        return f'\n{match[1]}<div class="math">{made}</div>\n'
+        return f"\n{match[1]}{mathml(textwrap.dedent(match[2]), 'block')}\n"
 
     text = DISPLAY.sub(display, text)
     text = INLINE.sub(lambda match: mathml(match[1], "inline"), text)

@@ -85,6 +85,17 @@ def _title(path: Path) -> str:
     return path.stem
 
 
+def grouped(pages: tuple[tables.Page, ...]) -> list[str]:
+    """Entries of the navigation, under their families."""
+    lines = []
+    for family in dict.fromkeys(page.family for page in pages):
+        lines.append(f"    * {family}")
+        for page in pages:
+            if page.family == family:
+                lines.append(f"        * [{tables.escaped(page.name)}]({page.page})")
+    return lines
+
+
 copies()
 results()
 nav = [
@@ -101,10 +112,10 @@ nav = [
     "* [How parity is judged](parity.md)",
     "* What goes wrong",
     "    * [The catalogue](causes.md)",
-    *(f"    * [{x.name}]({x.page})" for x in tables.causes_pages()),
+    *grouped(tables.causes_pages()),
     "* Dialects",
     "    * [All differences](dialects.md)",
-    *(f"    * [{x.name}]({x.page})" for x in tables.dialects_pages()),
+    *grouped(tables.dialects_pages()),
     "* Notebooks",
     *notebooks(),
     "* Reference",

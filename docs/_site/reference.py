@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from functools import cache
 
 from links import ROOT
 
@@ -59,7 +61,10 @@ def pages() -> dict[str, str]:
             said = ", ".join(f"[`{n}`](instep.md#instep.{n})" for n in sorted(again))
             lines.append(f"Also here: {said}.\n")
         for name in sorted(set(names) - set(again), key=str.lower):
-            lines.append(f"::: {room}.{name}\n")
+            lines.append(f"::: {room}.{name}")
+            if _is_enum(name):  # its members have no docstrings of their own
+                lines += ["    options:", "      show_if_no_docstring: true"]
+            lines.append("")
         made[f"api/{room}.md"] = "\n".join(lines)
     return made
 
@@ -75,3 +80,15 @@ def _same(room: str, name: str) -> bool:
         and any(x.name == name for x in node.names)
         for node in ast.walk(tree)
     )
+
+
+@cache
+def _enums() -> frozenset[str]:
+    texts = (path.read_text() for path in SOURCE.rglob("*.py"))
+    return frozenset(
+        x for text in texts for x in re.findall(r"^class (\w+)\(\w*Enum\)", text, re.M)
+    )
+
+
+def _is_enum(name: str) -> bool:
+    return name in _enums()
