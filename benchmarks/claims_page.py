@@ -129,7 +129,11 @@ def over_flax(kept: dict) -> str:
         f"{row['workload']} {_band(row['lowered / flax'])}" for row in kept["rows"]
     )
     first = [row["lowered / flax: trace and compile"] for row in kept["rows"]]
-    return f"{step}; trace and compile {min(first):.2f} to {max(first):.2f}"
+    before = [row["lowering s"] for row in kept["rows"]]
+    return (
+        f"{step}; trace and compile {min(first):.2f} to {max(first):.2f}, and lowering before "
+        f"that {min(before):.1f} to {max(before):.1f} s"
+    )
 
 
 def over_eager(kept: dict) -> str:
