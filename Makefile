@@ -30,6 +30,9 @@ bench: $(READY)  ## the fused step beside the same by hand in jax + optax, and b
 docs: $(READY)  ## the documentation, into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
+wheel: $(READY)  ## the wheel, in an environment without PyTorch: the README's first snippet
+	$(BIN)/python parity_tests/wheel.py
+
 # The stamp is written last: an interrupted install starts again from an empty environment.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"instep needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'

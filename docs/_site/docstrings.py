@@ -22,7 +22,9 @@ def mathml(latex: str, display: str) -> str:
     rows = text.replace(r"\text{max\_norm}", r"\text{max_norm}")
     if display == "block" and (r"\\" in rows or "&" in rows) and r"\begin{" not in rows:
         rows = rf"\begin{{align*}} {rows} \end{{align*}}"
-    made = convert(rows, display=display)
+    made = convert(rows, display=display).replace(
+        ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
+    )
     tag = "div" if display == "block" else "span"  # Markdown takes <math> for a block
     return f'<{tag} class="{"math" if tag == "div" else "in-line"}">{made}</{tag}>'
 
