@@ -300,9 +300,14 @@ def table() -> str:
     lines = ["| claim | number | made by | result |", "|---|---|---|---|"]
     for claim in CLAIMS:
         kept: list[Any] = [json.loads((ROOT / file).read_text()) for file in claim.files]
-        links = ", ".join(f"[{Path(file).stem}]({file})" for file in claim.files)
+        links = ", ".join(f"[{_short(file)}]({file})" for file in claim.files)
         lines.append(f"| {claim.says} | {claim.number(*kept)} | {claim.made_by} | {links} |")
     return "\n".join(lines)
+
+
+def _short(file: str) -> str:
+    """The name of a result without its device and date."""
+    return Path(file).stem.replace("_cpu", "").partition("_20")[0]
 
 
 def page(text: str) -> str:

@@ -121,22 +121,22 @@ def test_the_numbers_of_the_rule_are_those_of_the_code():
     }
 
 
+def test_the_readme_has_the_numbers_of_the_rule():
+    rule, said = _tolerance, " ".join(readme.SECTIONS['What "in step" means'].split())
+    for sentence in (
+        f"agree to {rule.RELATIVE:g} of its maximum",
+        f"or to {rule.FLOOR_FACTOR:g} times its *floor*",
+        f"within {rule.ROUNDING_FACTOR:g} times PyTorch's own",
+        f"plus {rule.ROUNDING_ULPS:g} ulp",
+        f"{('no', 'one', 'two', 'three')[rule.DRAWS]} copies of it",
+    ):
+        assert sentence in said, sentence
+
+
 def test_the_statuses_are_those_of_the_code():
     text = text_of("docs/parity.md").partition("| status |")[2].partition("\n\n")[0]
     said = re.findall(r"^\| ([a-z ]+) \|", text, re.MULTILINE)
-    assert said == [status.value for status in _order()]
-
-
-def _order():
-    Status = instep.parity.Status
-    return [
-        Status.IN_STEP,
-        Status.PARTLY,
-        Status.DIVERGED,
-        Status.NOISE,
-        Status.NOT_FINITE,
-        Status.IDLE,
-    ]
+    assert sorted(said) == sorted(status.value for status in instep.parity.Status)
 
 
 def test_every_section_of_the_readme_has_a_page():
