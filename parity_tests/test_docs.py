@@ -14,6 +14,7 @@ import torch
 
 import instep
 from instep.parity import _tolerance
+from instep.parity.diagnosis._ways import CATALOGUE
 
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
@@ -21,6 +22,7 @@ sys.path.append(str(Path(__file__).parent.parent / "docs" / "_site"))
 import links
 import readme
 import reference
+import tables
 
 import claims_page
 
@@ -169,6 +171,20 @@ def test_another_number_is_another_table(monkeypatch):
 
 
 # The site.
+
+
+def test_the_kept_sites_are_of_the_catalogue():
+    kept = json.loads(text_of("parity_tests/results/sites.json"))
+    tried = set().union(*kept.values())
+    assert set(kept) == {"cnn", "lstm", "transformer"}
+    assert tried <= set(CATALOGUE) and len(tried) > len(CATALOGUE) / 2
+
+
+def test_every_row_of_a_table_has_a_page_of_its_own():
+    causes, rows = tables.causes_pages(), tables.dialects_pages()
+    assert [page.key for page in causes] == list(CATALOGUE)
+    assert len({page.page for page in rows}) == len({page.key for page in rows}) >= 90
+    assert all(page.text.startswith("# ") for page in (*causes, *rows))
 
 
 @pytest.fixture(scope="module")
