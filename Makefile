@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --nbmake notebooks parity_tests
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint types bench clean
+.PHONY: demo test test-all lint types bench docs wheel clean
 
 demo: $(READY)  ## walk both digit workloads side by side for 50 steps, then train them to the end
 	$(BIN)/instep parity digits-cnn --steps 50 --precision float32 --precision bfloat16 --leaves --report digits-cnn.html
@@ -27,6 +27,12 @@ bench: $(READY)  ## the fused step beside the same by hand in jax + optax, and b
 	$(BIN)/instep bench digits-cnn --against torch-eager,torch-compile,jax-plain
 	$(BIN)/instep bench digits-mlp --against torch-eager,torch-compile,jax-plain
 
+docs: $(READY)  ## the documentation, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+
+wheel: $(READY)  ## the wheel, in an environment without PyTorch: the README's first snippet
+	$(BIN)/python parity_tests/wheel.py
+
 # The stamp is written last: an interrupted install starts again from an empty environment.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"instep needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -36,4 +42,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv site

@@ -1,0 +1,94 @@
+"""A page for each module, of every name that it makes public."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+from links import ROOT
+
+
+SOURCE = ROOT / "src" / "instep"
+ROOMS = {
+    "instep": "the step, its verbs and its records",
+    "instep.optim": "`torch.optim`",
+    "instep.schedules": "`torch.optim.lr_scheduler`",
+    "instep.losses": "the losses of `torch.nn.functional`",
+    "instep.ops": "PyTorch's operators, values and gradients",
+    "instep.bridge": "PyTorch in, PyTorch out",
+    "instep.parity": "both halves side by side, and the verdict",
+    "instep.checkpoint": "states on disk",
+    "instep.data": "batches that can be resumed",
+    "instep.sharding": "meshes and processes",
+    "instep.progress": "what `instep train` shows and writes",
+    "instep.bench": "timing beside others",
+    "instep.workloads": "the problems that come along",
+}
+
+
+def public(module: str) -> list[str]:
+    """The names of a module without an underscore: made here, or imported ``x as x``."""
+    path = SOURCE.joinpath(*module.split(".")[1:], "__init__.py")
+    names: list[str] = []
+    body = list(ast.parse(path.read_text()).body)
+    for node in body:
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            body.extend(node.body)
+        elif isinstance(node, ast.ImportFrom):
+            names += [x.name for x in node.names if x.name == x.asname]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [x.id for x in node.targets if isinstance(x, ast.Name)]
+    rooms = {room.rpartition(".")[2] for room in ROOMS}
+    return [n for n in dict.fromkeys(names) if not n.startswith("_") and n not in rooms]
+
+
+def pages() -> dict[str, str]:
+    """Page -> text. A name that two modules have in common is on the page of the first."""
+    made, seen = {}, set(public("instep"))
+    for room in ROOMS:
+        names = public(room)
+        lines = [f"# {room}\n", f"::: {room}", "    options:", "      members: false"]
+        lines += ["      show_root_heading: false", "      show_root_toc_entry: false\n"]
+        if room == "instep":
+            lines += ["| module | |", "|---|---|"]
+            lines += [f"| [`{r}`]({r}.md) | {says} |" for r, says in list(ROOMS.items())[1:]]
+            lines.append("")
+        again = [n for n in names if room != "instep" and n in seen and _same(room, n)]
+        if again:
+            said = ", ".join(f"[`{n}`](instep.md#instep.{n})" for n in sorted(again))
+            lines.append(f"Also here: {said}.\n")
+        for name in sorted(set(names) - set(again), key=str.lower):
+            lines.append(f"::: {room}.{name}")
+            if _is_enum(name):  # its members have no docstrings of their own
+                lines += ["    options:", "      show_if_no_docstring: true"]
+            lines.append("")
+        made[f"api/{room}.md"] = "\n".join(lines)
+    return made
+
+
+def _same(room: str, name: str) -> bool:
+    """Whether the name in ``room`` is what ``instep`` has under it, and not another one."""
+    short = room.rpartition(".")[2]
+    text = (SOURCE / "__init__.py").read_text()
+    tree = ast.parse(text)
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] == short
+        and any(x.name == name for x in node.names)
+        for node in ast.walk(tree)
+    )
+
+
+@cache
+def _enums() -> frozenset[str]:
+    texts = (path.read_text() for path in SOURCE.rglob("*.py"))
+    return frozenset(
+        x for text in texts for x in re.findall(r"^class (\w+)\(\w*Enum\)", text, re.M)
+    )
+
+
+def _is_enum(name: str) -> bool:
+    return name in _enums()
