@@ -69,15 +69,16 @@ def torch_kinds(loop: instep.TorchLoop, window: list[Any], steps: int) -> dict[s
 
 def jax_kinds(train_step: Any, state: Any, batch: Any, steps: int) -> dict[str, float]:
     """Milliseconds a step of the operations of the compiled step, of all threads."""
-    kinds = kinds_of(train_step.lower(state, batch).compile().as_text())
+    step = jax.jit(train_step, donate_argnums=0)
+    kinds = kinds_of(step.lower(state, batch).compile().as_text())
     for _ in range(3):
-        state, metrics = train_step(state, batch)
+        state, metrics = step(state, batch)
     jax.block_until_ready(metrics)
     spent = Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(steps):
-                state, metrics = train_step(state, batch)
+                state, metrics = step(state, batch)
             jax.block_until_ready(metrics)
         (path,) = Path(folder).rglob("*.trace.json.gz")
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
