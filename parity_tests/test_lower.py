@@ -464,6 +464,12 @@ def test_a_registered_autograd_function(x64):
     assert_in_step(x.grad, grad)
 
 
+@pytest.mark.parametrize("op", [int, nn.ReLU, "relu", "a.b.c.d"])
+def test_what_is_no_operator_is_not_registered(op):
+    with pytest.raises(TypeError, match="is no operator"):
+        instep.bridge.register(op, jnp.abs)
+
+
 def test_a_lowered_step_runs_where_torch_cannot_be_imported():
     script = """
         import sys

@@ -587,6 +587,19 @@ def test_plateau_both_ways(groups, x64):
     assert scheduler.last_epoch == other.last_epoch == len(metrics)
 
 
+def test_a_plateau_of_other_groups_is_refused_before_anything_is_written():
+    p = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    one = lr_scheduler.ReduceLROnPlateau(torch.optim.SGD(p[:1], lr=0.1))
+    two = lr_scheduler.ReduceLROnPlateau(
+        torch.optim.SGD([{"params": [x], "lr": 0.2} for x in p])
+    )
+    with pytest.raises(
+        ValueError, match="1 learning rates and the optimizer 2 parameter groups"
+    ):
+        bridge.plateau_to_torch(bridge.plateau_from_torch(one)[1], two)
+    assert [group["lr"] for group in two.optimizer.param_groups] == [0.2, 0.2]
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_state_dicts_from_files(suffix, tmp_path):
     import safetensors.torch

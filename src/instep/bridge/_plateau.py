@@ -77,8 +77,13 @@ def plateau_to_torch(state: PlateauState, scheduler: lr_scheduler.ReduceLROnPlat
     Raises:
       ValueError: the optimizer has another number of groups.
     """
-    groups = scheduler.optimizer.param_groups
-    for group, lr in zip(groups, np.atleast_1d(state.lr), strict=True):
+    groups, rates = scheduler.optimizer.param_groups, np.atleast_1d(state.lr)
+    if len(rates) != len(groups):
+        raise ValueError(
+            f"the state has {len(rates)} learning rates and the optimizer {len(groups)} "
+            f"parameter groups; give the scheduler that the state was made from."
+        )
+    for group, lr in zip(groups, rates, strict=True):
         lr = unless_rounded(lr, float(group["lr"]))
         lr_scheduler._update_param_group_val(group, "lr", lr)
     scheduler.best = unless_rounded(state.best, scheduler.best)

@@ -105,35 +105,6 @@ def nan_to_num(
     return jnp.nan_to_num(input, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf)
 
 
-def logit(input: jax.Array, eps: float | None = None) -> jax.Array:
-    """``torch.logit``: the inverse of the sigmoid.
-
-    Args:
-      input: probabilities.
-      eps: ``input`` is clamped to ``[eps, 1 - eps]``, and the slope is 0 outside; None: not.
-    """
-
-    def of(p):
-        if eps is None:
-            return _logit(p)
-        inside = (p >= eps) & (p <= 1 - eps)
-        return _logit(jnp.where(inside, p, lax.stop_gradient(jnp.clip(p, eps, 1 - eps))))
-
-    return computed(of, input, floating=True)
-
-
-@jax.custom_jvp
-def _logit(p):
-    return jnp.log(p / (1 - p))
-
-
-@_logit.defjvp
-def _(primals, tangents):
-    ([p], [dp]) = primals, tangents
-    slope = jnp.where((p < 0) | (p > 1), jnp.nan, 1 / (p * (1 - p)))
-    return _logit(p), dp * slope
-
-
 @jax.custom_jvp
 def _rsqrt(x):
     return lax.rsqrt(x)

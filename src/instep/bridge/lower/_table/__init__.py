@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
+
 from . import (
     _control,
     _indexing,
@@ -69,11 +71,11 @@ def register(op: Any, function: Callable[..., Any], *, draws: bool = False) -> N
     Raises:
       TypeError: ``op`` is nothing of the kind.
     """
-    if isinstance(op, type):
+    if isinstance(op, type) and issubclass(op, torch.autograd.Function):
         _registered[op] = Rule(function, draws)
         return
     name = op if isinstance(op, str) else str(op).removeprefix("torch.ops.")
-    if not 1 <= name.count(".") <= 2:
+    if isinstance(op, type) or not 1 <= name.count(".") <= 2:
         raise TypeError(
             f"{op!r} is no operator; give torch.ops.aten.relu.default, 'aten.relu' or a "
             f"subclass of torch.autograd.Function."
