@@ -13,7 +13,7 @@ from instep._computed_once import FEW, computed_once, shared
 from instep._on_cpu import as_written, fast_on_cpu
 
 
-N = 128
+N = 128  # 2 * N * N > FEW
 
 
 def normalized(x):
@@ -131,7 +131,7 @@ COUNTED = {
     "of none": (0, lambda x, w: (lambda y: (y.sum(), y * 2))(x + 1)),
     "an argument": (0, lambda x, w: (x @ w, w @ x)),
     "an argument, transposed": (0, lambda x, w: (x.T @ w, w @ x.T)),
-    "few numbers": (0, lambda x, w: (lambda y: (y @ w, y.sum()))(x[: FEW // N] + 1)),
+    "few numbers": (0, lambda x, w: (lambda y: (y @ w, y.sum()))(x[: FEW // len(x)] + 1)),
     "a sum of gradients": (1, lambda x, w: jax.grad(summed)(x)),
 }
 
@@ -139,7 +139,7 @@ COUNTED = {
 @pytest.mark.parametrize("name", COUNTED)
 def test_what_is_shared(name):
     count, fn = COUNTED[name]
-    x = jnp.ones((N, N))
+    x = jnp.ones((2 * N, 2 * N))
     assert len(shared(jax.make_jaxpr(fn)(x, x).jaxpr)) == count
 
 
