@@ -1,5 +1,9 @@
-"""digits-cnn in plain PyTorch, what `instep bench`'s torch-eager must match: ms of a step."""
+"""digits-cnn in plain PyTorch, what `instep bench`'s torch-eager must match: ms of a step.
 
+python benchmarks/plain_torch.py [contiguous_format]
+"""
+
+import sys
 import time
 
 import torch
@@ -8,7 +12,10 @@ from torch.nn.functional import cross_entropy
 from instep.workloads.digits_cnn import torch_half
 
 
+layout = getattr(torch, sys.argv[1] if len(sys.argv) > 1 else "channels_last")
 model, batches, times = torch_half().model, list(torch_half().batches)[:32], []
+model = model.to(memory_format=layout)
+batches = [(images.to(memory_format=layout), labels) for images, labels in batches]
 optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=True)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 420)
 for n in range(400):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,27 @@ def test_a_training_of_two_is_that_of_one_and_goes_on_where_one_of_them_was_told
     alone = instep.train(loop, total, on_step=lambda n, metrics: seen.append(metrics.loss))
     assert_in_step(np.array(seen), np.array([loss for _, loss, _ in written]))
     assert_in_step(alone.params["w"], saved("whole", loop).params["w"])
+
+
+def test_a_killed_one_ends_the_other_and_the_last_save_goes_on():
+    """Within the 60 seconds of ``sharding.processes``, and here at once: Gloo says so."""
+    command = "mine.py:slow", "--checkpoint-dir", "run", "--save-every", 2
+    with started(*command, "--steps", 10**6) as both:
+        while not any(Path("run").glob("[1-9]*")):
+            assert both[0].poll() is None
+            time.sleep(0.1)
+        both[1].kill()
+        killed = time.monotonic()
+        out, errors = both[0].communicate(timeout=90)
+    assert both[0].returncode not in (0, None)
+    assert time.monotonic() - killed < 75
+    assert "cannot reach another one" in out + errors or "another task died" in out + errors
+
+    last = max(int(path.name) for path in Path("run").glob("[0-9]*") if path.name.isdigit())
+    first, _ = train(*command, "--steps", last + 2)
+    assert f"step {last + 2} of {last + 2}" in first
+    header, _ = steps_of("run/metrics.jsonl")
+    assert header["starts"] == [0, last]
 
 
 def test_each_makes_its_part_where_the_loop_has_a_mesh():
