@@ -60,6 +60,13 @@ def one_bias_not_differentiated():
     return gpt(inside=lambda params: stop(params, "blocks.1.attn.qkv.bias"))
 
 
+@plant("frozen_steps", place="wpe.weight")
+def frozen_positions_decay():
+    half = ground.torch_half()
+    half.model.wpe.weight.requires_grad_(False)
+    return gpt(torch_half=half, inside=lambda params: stop(params, "wpe.embedding"))
+
+
 @plant("tied_weights_untied", "gradient_missing", place="head")
 def head_is_a_constant_copy():
     return gpt(model=lambda m: setattr(m, "head", lambda m, x: x @ _copy(m.wte).T))

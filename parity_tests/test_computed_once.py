@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import instep
 from conftest import assert_in_step
@@ -141,6 +142,52 @@ def test_what_is_shared(name):
     count, fn = COUNTED[name]
     x = jnp.ones((2 * N, 2 * N))
     assert len(shared(jax.make_jaxpr(fn)(x, x).jaxpr)) == count
+
+
+def test_over_a_mesh_of_somebodys_own(x64):
+    """In a loop there, where the types of values say over which axes they differ."""
+    _, params, x = residual(2)
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": (P(), P("d")), "out_specs": P()}
+
+    def scanned(w, x):
+        def step(x, _):
+            return x + jnp.tanh(x @ w) * x, None
+
+        return jnp.mean(jax.lax.scan(step, x, length=2)[0])
+
+    mapped = jax.shard_map(lambda w, x: gradients(scanned)(w, x)[0], mesh=mesh, **specs)
+    with as_written():
+        plain = jax.jit(lambda w, x: gradients(scanned)(w, x)[0])(params[0], x)
+    assert_in_step(np.asarray(plain), jax.jit(mapped)(params[0], x), "w")
+
+
+def test_a_batch_of_any_size_is_exported():
+    loss_fn, params, _ = residual(2)
+    (b,) = jax.export.symbolic_shape("b")
+    x = jax.ShapeDtypeStruct((b, N, N), params[0].dtype)
+    exported = jax.export.export(jax.jit(gradients(loss_fn)))(params, x)
+    assert exported.in_avals[-1].shape == (b, N, N)
+
+
+def test_a_reference_is_no_array():
+    def loss_fn(w, x):
+        ref = jax.new_ref(jnp.sin(x))
+        return jnp.mean(jax.jit(lambda ref: ref[...] @ w)(ref) + ref[...])
+
+    _, params, x = residual(2)
+    with as_written():
+        plain = jax.jit(gradients(loss_fn))(params[0], x)
+    assert_in_step(np.asarray(plain[0]), jax.jit(gradients(loss_fn))(params[0], x)[0], "w")
+
+
+def test_a_branch_on_a_number_where_nothing_is_compiled(x64):
+    def loss_fn(w, x):
+        loss = jnp.mean((x @ w) ** 2)
+        return loss if loss > 0 else -loss
+
+    _, params, x = residual(2)
+    jax.grad(lambda w: gradients(loss_fn)(w, x)[0].sum())(params[0])
 
 
 def test_it_is_the_same_array():

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.core import ShapedArray
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
@@ -73,7 +74,8 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
 
 
 def _is_large(variable: Any) -> bool:
-    return getattr(variable.aval, "size", 0) > FEW
+    aval = variable.aval
+    return isinstance(aval, ShapedArray) and isinstance(aval.size, int) and aval.size > FEW
 
 
 def _multiplies(eqn: JaxprEqn) -> bool:

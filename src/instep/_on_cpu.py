@@ -1,4 +1,4 @@
-"""A function whose convolutions are in the form that XLA's CPU runs fast."""
+"""A function in the form that XLA's CPU runs fast."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ from ._convolution import convolve
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
 _AS_WRITTEN = ContextVar("as_written", default=False)
 
 
 def fast_on_cpu(fn: F) -> F:
-    """``fn`` with each of its convolutions as ``convolve``, if the CPU is the default backend.
+    """``fn``, each convolution as ``convolve``, and what is ``shared`` as ``computed_once``.
 
-    It is the same function, which rounds as XLA would round it, and everything in it that is
-    no convolution stays as it is. Derivatives are to be taken inside of it: theirs are
-    convolutions too. Where nothing is traced, it is ``fn``: XLA lays out a convolution that
-    stands alone by itself.
+    Only if the CPU is the default backend. It is the same function, which rounds as XLA would
+    round it, and everything else in it stays as it is. Derivatives are to be taken inside of
+    it: theirs are convolutions and products too. Where nothing is traced, or a branch of ``fn``
+    needs a number, it is ``fn``.
     """
     if _AS_WRITTEN.get() or jax.default_backend() != "cpu":
         return fn
@@ -38,7 +44,10 @@ def fast_on_cpu(fn: F) -> F:
         leaves = jax.tree.leaves(args)
         if not any(isinstance(x, Tracer) for x in leaves):
             return fn(*args)
-        jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+        try:
+            jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+        except NEEDS_VALUES:  # which there are, where a derivative is taken without jit
+            return fn(*args)
         results = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
@@ -78,7 +87,7 @@ def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
             image, kernel = operands
             return [convolve(image, kernel, eqn.params)]
         params = eqn.params
-        if _convolves_inside(eqn):
+        if _changes_inside(eqn):
             params = {name: _rewritten(value) for name, value in params.items()}
         results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
     return list(results) if eqn.primitive.multiple_results else [results]
@@ -89,17 +98,17 @@ def _is_sharded(variable: Any) -> bool:
     return any(axis is not None for axis in variable.aval.sharding.spec)
 
 
-def _convolves_inside(eqn: JaxprEqn) -> bool:
+def _changes_inside(eqn: JaxprEqn) -> bool:
     """A program over the axes of a mesh of its own is left as it is."""
     inside = jaxprs_in_params(eqn.params)
-    return eqn.primitive.name != "shard_map" and any(map(_convolves, inside))
+    return eqn.primitive.name != "shard_map" and any(map(_is_changed, inside))
 
 
 @lru_cache(maxsize=1024)
-def _convolves(jaxpr: Jaxpr) -> bool:
+def _is_changed(jaxpr: Jaxpr) -> bool:
     return bool(shared(jaxpr)) or any(
         eqn.primitive is conv_general_dilated_p
-        or any(map(_convolves, jaxprs_in_params(eqn.params)))
+        or any(map(_is_changed, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
 
@@ -108,9 +117,9 @@ def _rewritten(value: Any) -> Any:
     """A parameter of an operation: the program in it, or the programs, or as it is."""
     if type(value) in (tuple, list):
         return type(value)(map(_rewritten, value))
-    if isinstance(value, ClosedJaxpr) and _convolves(value.jaxpr):
+    if isinstance(value, ClosedJaxpr) and _is_changed(value.jaxpr):
         return _program(value)
-    if isinstance(value, Jaxpr) and not value.constvars and _convolves(value):
+    if isinstance(value, Jaxpr) and not value.constvars and _is_changed(value):
         made = _program(ClosedJaxpr(value, ()))
         return value if made.consts else made.jaxpr
     return value
@@ -118,17 +127,15 @@ def _rewritten(value: Any) -> Any:
 
 @lru_cache(maxsize=128)
 def _program(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """``closed`` with its convolutions rewritten; the same object for the same, to be cached.
+    """``closed`` as ``_evaluate`` evaluates it; the same object for the same, to be cached.
 
-    As it is, where it takes or makes anything but arrays, or would make others.
+    As it is, where it takes or makes anything but plain arrays, or would make others.
     """
-    taken = [
-        jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type)
-        for x in closed.in_avals
-        if isinstance(x, ShapedArray)
-    ]
-    if len(taken) != len(closed.in_avals):
+    if not all(map(_is_plain, closed.in_avals)):
         return closed
+    taken = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in closed.in_avals
+    ]
 
     def program(*operands: Any) -> list[Any]:
         return _evaluate(closed.jaxpr, closed.consts, operands)
@@ -136,3 +143,10 @@ def _program(closed: ClosedJaxpr) -> ClosedJaxpr:
     made = jax.make_jaxpr(program)(*taken)
     same = [str(x) for x in made.out_avals] == [str(x) for x in closed.out_avals]
     return made if same else closed
+
+
+def _is_plain(aval: Any) -> bool:
+    """Of an array of known shape, and of nothing that a mesh adds to its type."""
+    if not isinstance(aval, ShapedArray) or not all(isinstance(n, int) for n in aval.shape):
+        return False
+    return str(aval) == str(ShapedArray(aval.shape, aval.dtype, weak_type=aval.weak_type))

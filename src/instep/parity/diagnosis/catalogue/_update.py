@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from ....bridge._torch_loop import TorchLoop
 from .._evidence import Evidence
 from .._mistake import Variant, mistake
@@ -34,6 +36,32 @@ def parameter_frozen(evidence: Evidence):
     for last in dict.fromkeys(p[-1] for p in parts):
         chosen = [name for name in names if name.rpartition(".")[2] == last]
         yield Variant(_stay(tuple(chosen)), f"every {last}")
+
+
+@mistake(
+    "Leave it out: trainable= in make_train_step, or a mask; a gradient of zeros is a gradient."
+)
+def frozen_steps(evidence: Evidence):
+    """A parameter that is frozen in PyTorch is stepped with a gradient of zeros: it decays."""
+    parameters = evidence.loop.model.named_parameters()
+    frozen = [name for name, p in parameters if not p.requires_grad]
+
+    def change(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        groups = loop.optimizer.param_groups
+        for p in map(loop.model.get_parameter, frozen):
+            p.requires_grad_(True)
+            p.grad = torch.zeros_like(p)
+            if not any(p is x for group in groups for x in group["params"]):
+                groups[0]["params"].append(p)
+        return loop
+
+    def forget(evidence: Evidence, loop: TorchLoop) -> TorchLoop:
+        for p in map(loop.model.get_parameter, frozen):
+            loop.optimizer.state.pop(p, None)  # PyTorch shows none
+        return loop
+
+    if frozen:
+        yield Variant({"optimizer": change, "update": forget}, ", ".join(frozen))
 
 
 @mistake("Subtract the update: optax adds updates that already have their sign.")
