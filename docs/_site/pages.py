@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import mkdocs_gen_files
 sys.path.insert(0, str(Path(__file__).parent))
 
 import links
+import notebook
 import readme
 import reference
 import tables
@@ -72,15 +72,8 @@ def files() -> None:
 
 def notebooks() -> list[str]:
     for path in NOTEBOOKS:
-        page, notebook = f"notebooks/{path.name}", json.loads(path.read_text())
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "markdown":
-                text = "".join(cell["source"])
-                text = links.rewrite(text, page, page, readme.anchors(), shown.add)
-                # mkdocs leaves the links of a notebook as they are
-                cell["source"] = re.sub(r"(?<=\]\()([^():\s]+)\.(?:md|ipynb)\b", r"\1.html", text)
-        with mkdocs_gen_files.open(page, "w") as file:
-            json.dump(notebook, file)
+        with mkdocs_gen_files.open(f"notebooks/{path.name}", "w") as file:
+            file.write(notebook.shown(path, shown.add))
     return [f"    * [{_title(path)}](notebooks/{path.name})" for path in NOTEBOOKS]
 
 

@@ -224,7 +224,8 @@ def _dialect(name: str, family: str, row, found, versions: str) -> str:
         f"| the nearest in optax or Flax | {number(found.other)} |",
     ]
     if found.of_the_way is not None:
-        lines.append(f"| the same, over the largest distance travelled in PyTorch | {number(found.of_the_way)} |")
+        way = "the same, over the largest distance travelled in PyTorch"
+        lines.append(f"| {way} | {number(found.of_the_way)} |")
     lines.append(
         f"\nMeasured with {versions} by `python benchmarks/dialects.py`; "
         "[how](../dialects.md) is said above the table.\n"
