@@ -61,6 +61,8 @@ def on_site(path: str, anchor: str, sections: dict[str, str]) -> str:
         return sections[anchor]
     if path in PAGES:
         return PAGES[path]
+    if path.startswith("notebooks/"):
+        return path
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if path.endswith(".json"):

@@ -10,8 +10,8 @@ from links import ROOT, slug
 # The site's pages, and the sections that they are made of. The first one keeps the title.
 PAGES = {
     "index.md": ("", "Two commands", "The same step, twice", "Install"),
-    "guide/loop.md": ("Bring your own loop", "Which weight is which"),
-    "guide/prove.md": ("Prove your own port",),
+    "guide/loop.md": ("Bring your own loop",),
+    "guide/prove.md": ("Prove your own port", "Which weight is which"),
     "guide/recipe.md": ("Your recipe, in JAX", "Mixed precision", "PyTorch's losses"),
     "guide/run.md": ("A run that survives",),
     "claims.md": ("What is claimed, and where it is shown",),

@@ -125,12 +125,21 @@ def _plants(name: str, plants: dict) -> list[str]:
 
 
 def _link(name: str) -> str:
-    return f"[`{name}`]({name}.md)"
+    return f"[{_breakable(name)}]({name}.md)"
+
+
+def _breakable(name: str) -> str:
+    """A name as code, broken after an underscore where a table has no room for it."""
+    return f"<code>{name.replace('_', '_<wbr>')}</code>"
 
 
 def causes(markdown: str) -> str:
     """The table with a link in every row."""
-    return re.sub(r"^\| `(\w+)` \|", r"| [`\1`](causes/\1.md) |", markdown, flags=re.MULTILINE)
+
+    def row(match: re.Match) -> str:
+        return f"| [{_breakable(match[1])}](causes/{match[1]}.md) |"
+
+    return re.sub(r"^\| `(\w+)` \|", row, markdown, flags=re.MULTILINE)
 
 
 # ------------------------------------------------------------------------------- dialects
@@ -215,7 +224,8 @@ def _dialect(name: str, family: str, row, found, versions: str) -> str:
         f"| the nearest in optax or Flax | {number(found.other)} |",
     ]
     if found.of_the_way is not None:
-        lines.append(f"| the same, of the way travelled | {number(found.of_the_way)} |")
+        way = "the same, over the largest distance travelled in PyTorch"
+        lines.append(f"| {way} | {number(found.of_the_way)} |")
     lines.append(
         f"\nMeasured with {versions} by `python benchmarks/dialects.py`; "
         "[how](../dialects.md) is said above the table.\n"
@@ -245,7 +255,8 @@ def dialects(markdown: str) -> str:
             line = f"| {shown} | {texts[2]} | {texts[4]} | {texts[-1]} |"
         found.append(line)
     text = "\n".join(found) + "\n"
-    return text.replace("evaluates the code in the cells", "evaluates the code of each row")
+    text = text.replace("evaluates the code in the cells", "evaluates the code of each row")
+    return text.replace('; "of the way" is', "; the page of a row also has")
 
 
 def escaped(text: str) -> str:
