@@ -28,7 +28,7 @@ bench: $(READY)  ## the fused step beside the same by hand in jax + optax, and b
 	$(BIN)/instep bench digits-mlp --against torch-eager,torch-compile,jax-plain
 
 docs: $(READY)  ## the documentation, into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
 
 wheel: $(READY)  ## the wheel, in an environment without PyTorch: the README's first snippet
 	$(BIN)/python parity_tests/wheel.py
