@@ -277,7 +277,7 @@ CLAIMS = (
     Claim(
         "`instep train` with everything on over the bare loop, at 50 ms a step",
         whole_training,
-        "`python benchmarks/train_overhead.py`",
+        "`python benchmarks/train_overhead.py --steps 600`",
         ("benchmarks/results/train_overhead_cpu_2026-11-30.json",),
     ),
     Claim(
