@@ -2,7 +2,9 @@
 
     python benchmarks/operations.py byte-gpt [--lowered] [--steps 8] [--json FILE]
 
-The profilers of both frameworks, over the same windows; milliseconds of all cores a step.
+The profilers of both frameworks, over the same windows; milliseconds a step. PyTorch's operators
+run one after another, each on all cores; XLA's run beside each other, and add up to more than the
+step takes.
 A matrix product of XLA's that takes in a sum or a bias counts whole as a product, and so does
 the attention of PyTorch with its softmax: compare the sums too.
 """
@@ -68,7 +70,7 @@ def torch_kinds(loop: instep.TorchLoop, window: list[Any], steps: int) -> dict[s
 
 
 def jax_kinds(train_step: Any, state: Any, batch: Any, steps: int) -> dict[str, float]:
-    """Milliseconds a step of the operations of the compiled step, of all threads."""
+    """Milliseconds a step of the operations of the compiled step."""
     step = jax.jit(train_step, donate_argnums=0)
     kinds = kinds_of(step.lower(state, batch).compile().as_text())
     for _ in range(3):
@@ -144,7 +146,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     spent = measure(args.name, args.lowered, args.steps)
-    print(f"{args.name}, ms of all cores a step: {'lowered' if args.lowered else 'JAX half'}")
+    print(f"{args.name}, ms a step, by operation: {'lowered' if args.lowered else 'JAX half'}")
     for kind in (*KINDS, "in all"):
         ours, theirs = (
             sum(of.values()) if kind == "in all" else of.get(kind, 0) for of in spent.values()

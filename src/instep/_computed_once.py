@@ -52,15 +52,15 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
     """
     same: dict[Any, Any] = {}  # variable: the one whose numbers it has
     users: dict[Any, int] = defaultdict(int)
-    kept = set()
-    made: dict[Any, JaxprEqn] = {}
+    made: set[Any] = set()  # here, by no operation of LAYOUTS
+    kept: set[Any] = set()
 
     for eqn in jaxpr.eqns:
         taken = {same.get(v, v) for v in eqn.invars if not isinstance(v, Literal)}
         if eqn.primitive.name in LAYOUTS and len(taken) == 1:
             same[eqn.outvars[0]] = taken.pop()
             continue
-        made |= dict.fromkeys(eqn.outvars, eqn)
+        made |= set(eqn.outvars)
         for v in taken:
             users[v] += 1
         if _multiplies(eqn):
@@ -70,7 +70,7 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
     for v in jaxpr.outvars:
         if not isinstance(v, Literal):
             users[same.get(v, v)] += 1
-    return frozenset(v for v in kept if v in made and users[v] > 1 and _is_large(v))
+    return frozenset(v for v in kept & made if users[v] > 1 and _is_large(v))
 
 
 def _is_large(variable: Any) -> bool:
