@@ -38,11 +38,9 @@ class Claim(NamedTuple):
 # ------------------------------------------------------------------------------- numbers
 
 
-def false_alarms(kept: dict) -> str:
-    clean = kept["clean"]
-    alarms = sum(len(runs["false_alarms"]) for runs in clean.values())
-    seeds = {runs["seeds"] for runs in clean.values()}
-    worst = [
+def worst_ratios(clean: dict) -> list[float]:
+    """The largest error over its bound in float64, float32 and bfloat16."""
+    return [
         max(
             leaf["ratio"]
             for runs in clean.values()
@@ -52,7 +50,13 @@ def false_alarms(kept: dict) -> str:
         )
         for dtype in ("float64", "float32", "bfloat16")
     ]
-    first, second, third = (f"{ratio:.2f}" for ratio in worst)
+
+
+def false_alarms(kept: dict) -> str:
+    clean = kept["clean"]
+    alarms = sum(len(runs["false_alarms"]) for runs in clean.values())
+    seeds = {runs["seeds"] for runs in clean.values()}
+    first, second, third = (f"{ratio:.2f}" for ratio in worst_ratios(clean))
     return (
         f"{alarms} in {min(seeds)} seeds of each; the largest error over its bound was "
         f"{first}, {second} and {third}"

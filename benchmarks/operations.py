@@ -2,9 +2,9 @@
 
     python benchmarks/operations.py byte-gpt [--lowered] [--steps 8] [--json FILE]
 
-The profilers of both frameworks, over the same windows; milliseconds a step. PyTorch's operators
-run one after another, each on all cores; XLA's run beside each other, and add up to more than the
-step takes.
+The profilers of both frameworks, over the same windows; milliseconds a step. PyTorch's
+operators run one after another, each on all cores; XLA's run beside each other, and add up to
+more than the step takes.
 A matrix product of XLA's that takes in a sum or a bias counts whole as a product, and so does
 the attention of PyTorch with its softmax: compare the sums too.
 """

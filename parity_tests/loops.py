@@ -36,3 +36,14 @@ def arrays(microbatch):
 def assert_same_parameters(loop, state):
     for name, p in loop.model.named_parameters():
         assert_in_step(p, state.params[name], name)
+
+
+def linear_mean() -> instep.TorchLoop:
+    """The least that is a loop: the mean of one linear layer, on one batch of shape (2, 3)."""
+    model = torch.nn.Linear(3, 1)
+    return instep.TorchLoop(
+        model,
+        lambda model, x: model(x).mean(),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        [torch.ones(2, 3)],
+    )

@@ -10,11 +10,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 import instep
 from instep.parity import _tolerance
 from instep.parity.diagnosis._ways import CATALOGUE
+from loops import linear_mean
 
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
@@ -95,13 +95,7 @@ def test_somebody_runs_the_python_of_a_page(source):
 def test_precision():
     """Both lines of docs/precision.md: two steps whose parameters stay in float32."""
     (block,) = re.findall(r"```python\n(.*?)```", text_of("docs/precision.md"), re.DOTALL)
-    model = torch.nn.Linear(3, 1)
-    loop = instep.TorchLoop(
-        model,
-        lambda model, x: model(x).mean(),
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        [torch.ones(2, 3)],
-    )
+    loop = linear_mean()
     tx = instep.optim.sgd(0.1)
     names = {
         "instep": instep,
