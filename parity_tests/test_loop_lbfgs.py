@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 import instep
 from conftest import assert_in_step
 from instep import parity
+from instep.parity._pair import lowered_pair
 from loops import arrays, assert_same_parameters, loss_fn, make_loop
 
 
@@ -76,7 +77,7 @@ def test_parity_judges_lbfgs_from_where_torch_stands(searched):
 )
 def test_parity_sees_another_lbfgs(wrong):
     loop = make_loop(lbfgs, [8] * 4)
-    pair = parity._pair.lowered_pair(loop, 3)
+    pair = lowered_pair(loop, 3)
     options = dict(lr=0.8, max_iter=4, history_size=3, line_search_fn="strong_wolfe")
     tx = instep.optim.lbfgs(**options | wrong)
     report = parity.run(

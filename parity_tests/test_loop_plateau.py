@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import instep
 from conftest import assert_in_step
 from instep import bridge, parity
+from instep.parity._pair import lowered_pair
 from loops import arrays, assert_same_parameters, loss_fn, make_loop, sgd
 
 
@@ -120,7 +121,7 @@ def test_parity_judges_the_plateau():
 @pytest.mark.exhaustive
 def test_parity_sees_another_patience():
     loop = make_loop(sgd, [4] * 8, plateau, metric=lambda loss: loss)
-    pair = parity._pair.lowered_pair(loop, 8)
+    pair = lowered_pair(loop, 8)
     other = instep.schedules.reduce_lr_on_plateau(
         0.5, factor=0.5, patience=1, cooldown=1, threshold=0.9
     )

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 import instep
 from conftest import assert_in_step
 from instep import bridge, parity
+from instep.parity._pair import lowered_pair
 from loops import arrays, assert_same_parameters, loss_fn, make_loop, sgd
 
 
@@ -83,7 +84,7 @@ def test_parity_walks_short_windows_and_small_batches(scaled):
     loop = make_loop(sgd, [4, 4, 4, 4, 2], accumulate=2, drop_last=False, scaler=scaler)
     report = parity.run(loop, steps=4)  # the third window has one microbatch, of two examples
     assert report.in_step, report
-    pair = parity._pair.lowered_pair(loop, 4)
+    pair = lowered_pair(loop, 4)
     with pytest.raises(ValueError, match="PyTorch has drop_last=False, JAX True"):
         replace(pair, jax=replace(pair.jax, drop_last=True))
 
