@@ -20,6 +20,7 @@ from loops import linear_mean
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 sys.path.append(str(Path(__file__).parent.parent / "docs" / "_site"))
 import links
+import notebook_page
 import readme
 import reference
 import tables
@@ -179,6 +180,18 @@ def test_every_row_of_a_table_has_a_page_of_its_own():
     assert [page.key for page in causes] == list(CATALOGUE)
     assert len({page.page for page in rows}) == len({page.key for page in rows}) >= 90
     assert all(page.text.startswith("# ") for page in (*causes, *rows))
+
+
+def test_a_notebook_is_shown_with_the_outputs_of_its_executed_copy(tmp_path, monkeypatch):
+    path = ROOT / "notebooks" / "02_accumulation.ipynb"
+    monkeypatch.setattr(notebook_page, "EXECUTED", tmp_path)
+    assert "without its outputs" in notebook_page.shown(path, lambda used: None)
+    executed = json.loads(path.read_text())
+    cell = next(c for c in executed["cells"] if c["cell_type"] == "code")
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "what it printed"}]
+    (tmp_path / path.name).write_text(json.dumps(executed))
+    text = notebook_page.shown(path, lambda used: None)
+    assert "what it printed" in text and "without its outputs" not in text
 
 
 @pytest.fixture(scope="module")

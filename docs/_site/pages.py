@@ -12,7 +12,7 @@ import mkdocs_gen_files
 sys.path.insert(0, str(Path(__file__).parent))
 
 import links
-import notebook
+import notebook_page
 import readme
 import reference
 import tables
@@ -73,7 +73,7 @@ def files() -> None:
 def notebooks() -> list[str]:
     for path in NOTEBOOKS:
         with mkdocs_gen_files.open(f"notebooks/{path.name}", "w") as file:
-            file.write(notebook.shown(path, shown.add))
+            file.write(notebook_page.shown(path, shown.add))
     return [f"    * [{_title(path)}](notebooks/{path.name})" for path in NOTEBOOKS]
 
 

@@ -1,4 +1,4 @@
-"""A notebook as the site shows it: its links, its formulas, and where its outputs are."""
+"""A notebook as the site shows it: its outputs, its links and its formulas."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from pathlib import Path
 
 import links
 import readme
-
-from docstrings import mathml
+from markup import mathml
 
 
 BLOCK = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$]+?)\$")
 PAGE = re.compile(r"(?<=\]\()([^():\s]+)\.(?:md|ipynb)\b")  # mkdocs leaves it as it is
-OUTPUTS = """\n
-*Shown without its outputs.* `jupyter execute --inplace {page}` makes them, figures included.
+EXECUTED = links.ROOT / ".cache" / "notebooks"  # of `make notebooks`
+BARE = """\n
+*Shown without its outputs.* `make notebooks` makes them, figures included.
 """
 
 
 def shown(path: Path, used: Callable[[str], None]) -> str:
     """The JSON of a notebook for its page. ``used``: as of ``links.rewrite``."""
-    page, notebook = f"notebooks/{path.name}", json.loads(path.read_text())
+    page, executed = f"notebooks/{path.name}", EXECUTED / path.name
+    notebook = json.loads((executed if executed.exists() else path).read_text())
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
             text = links.rewrite(text, page, page, readme.anchors(), used)
             cell["source"] = links.outside_code(PAGE.sub(r"\1.html", text), formulas)
-    notebook["cells"][0]["source"] += OUTPUTS.format(page=page)
+    if not executed.exists():
+        notebook["cells"][0]["source"] += BARE
     return json.dumps(notebook)
 
 
