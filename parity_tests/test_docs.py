@@ -227,6 +227,6 @@ def test_the_reference_has_every_public_name_once(site, room):
     names = reference.public(room)
     assert names
     for name in names:
-        here = len(re.findall(rf"<h2 id=\"?{re.escape(room)}\.{name}[\" >]", html))
+        here = len(re.findall(rf"<h[23] id=\"?{re.escape(room)}\.{name}[\" >]", html))
         elsewhere = bool(re.search(rf"instep\.html#instep\.{name}[\">]", html))
         assert here + (not here and elsewhere) == 1, name

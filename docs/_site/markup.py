@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
+from collections.abc import Callable
+from importlib import import_module
 
 import griffe
 from latex2mathml.converter import convert
@@ -42,8 +45,40 @@ def markdown(text: str) -> str:
     return ROLE.sub(r"`\1`", text)
 
 
+def function(name: str, made: Callable[..., object]) -> griffe.Function:
+    """What mkdocstrings shows of a function that was made by another one."""
+    signature = inspect.signature(made)
+    parameters = (
+        griffe.Parameter(
+            p.name,
+            annotation=None if p.annotation is p.empty else str(p.annotation),
+            kind=griffe.ParameterKind(p.kind.description),
+            default=None if p.default is p.empty else repr(p.default),
+        )
+        for p in signature.parameters.values()
+    )
+    returns = signature.return_annotation
+    return griffe.Function(
+        name,
+        parameters=griffe.Parameters(*parameters),
+        returns=None if returns is signature.empty else str(returns),
+        docstring=griffe.Docstring(inspect.cleandoc(made.__doc__ or ""), lineno=1),
+    )
+
+
 class Docstrings(griffe.Extension):
     """Loaded by mkdocstrings."""
+
+    def on_module(self, *, mod: griffe.Module, **kwargs) -> None:
+        """``acos = unary("acos", jnp.arccos)`` is shown with its signature and docstring."""
+        del kwargs
+        if not mod.path.startswith("instep.ops._"):
+            return
+        for name, member in list(mod.members.items()):
+            if isinstance(member, griffe.Attribute) and not name.startswith("_"):
+                made = getattr(import_module(mod.path), name)
+                if inspect.isfunction(made):
+                    mod.set_member(name, function(name, made))
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         del kwargs

@@ -60,13 +60,38 @@ def pages() -> dict[str, str]:
         if again:
             said = ", ".join(f"[`{n}`](instep.md#instep.{n})" for n in sorted(again))
             lines.append(f"Also here: {said}.\n")
-        for name in sorted(set(names) - set(again), key=str.lower):
-            lines.append(f"::: {room}.{name}")
-            if _is_enum(name):  # its members have no docstrings of their own
-                lines += ["    options:", "      show_if_no_docstring: true"]
-            lines.append("")
+        if room == "instep.ops":
+            lines += _by_file(room)
+        else:
+            for name in sorted(set(names) - set(again), key=str.lower):
+                lines += _entry(room, name)
         made[f"api/{room}.md"] = "\n".join(lines)
     return made
+
+
+def _entry(room: str, name: str, **options: str | int) -> list[str]:
+    """What makes mkdocstrings show one name."""
+    if _is_enum(name):  # its members have no docstrings of their own
+        options["show_if_no_docstring"] = "true"
+    given = [f"      {key}: {value}" for key, value in options.items()]
+    return [f"::: {room}.{name}", *(["    options:", *given] if given else []), ""]
+
+
+def _by_file(room: str) -> list[str]:
+    """Every file of a module as a section: its first sentence, the rest of it, its names."""
+    lines = []
+    folder = SOURCE.joinpath(*room.split(".")[1:])
+    for node in ast.parse((folder / "__init__.py").read_text()).body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        tree = ast.parse((folder / f"{node.module}.py").read_text())
+        first, _, rest = (ast.get_docstring(tree) or "").partition("\n")
+        lines += [f"## {re.split(r'[.:]|, with ', first)[0]}\n"]
+        if rest:
+            lines += [f"{first}\n{rest}\n"]
+        for name in sorted(x.name for x in node.names if x.name == x.asname):
+            lines += _entry(room, name, heading_level=3)
+    return lines
 
 
 def _same(room: str, name: str) -> bool:
