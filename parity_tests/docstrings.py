@@ -105,6 +105,21 @@ def parameters(obj) -> dict[str, str]:
     return {name: str(p.annotation) for name, p in signature.parameters.items()}
 
 
+def methods(obj) -> dict[str, types.FunctionType]:
+    """The functions of a class's own methods and properties without an underscore."""
+    found = {}
+    fields = getattr(obj, "__dataclass_fields__", {})
+    for name, held in vars(obj).items() if inspect.isclass(obj) else ():
+        if isinstance(held, property):
+            held = held.fget
+        elif isinstance(held, classmethod | staticmethod):
+            held = held.__func__
+        is_own = not name.startswith("_") and name not in fields
+        if is_own and isinstance(held, types.FunctionType):
+            found[name] = held
+    return found
+
+
 def _is_tuple(obj) -> bool:
     return issubclass(obj, tuple) and hasattr(obj, "_fields")
 

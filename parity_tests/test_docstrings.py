@@ -9,6 +9,8 @@ d. What its code raises, or a private function that it calls by name, stands und
 e. It mentions every parameter: under ``Args:``, in double backticks, or for a field of a record
    in the comment beside it.
 f. ``PAPER`` lists what cites one, under ``References:``.
+g. A method or property of it without an underscore has a docstring by a, its own or that of the
+   protocol that it fills, and what its own code raises stands there.
 
 "As for ``f``" hands b, d and e on to the docstring of f; in ``instep.ops`` so does any f of the
 first line. An operator there has the arguments of PyTorch's: e asks only for those that are not
@@ -106,6 +108,13 @@ def test_the_rules_have_teeth(module, name, text, rule, monkeypatch):
     assert rule in {fault[0] for fault in faults(module, name)}
 
 
+@pytest.mark.parametrize("text", [r"Save|Write a checkpoint.*", r"ValueError: "])
+def test_the_rule_of_methods_has_teeth(text, monkeypatch):
+    save = d.public("instep.checkpoint")["Checkpointer"].save
+    monkeypatch.setattr(save, "__doc__", re.sub(text, "", save.__doc__))
+    assert "g" in {fault[0] for fault in faults("instep.checkpoint", "Checkpointer")}
+
+
 def faults(module: str, name: str) -> list[str]:
     obj = d.public(module)[name]
     doc = d.docstring(name, obj)
@@ -130,6 +139,11 @@ def faults(module: str, name: str) -> list[str]:
             found.append(f"e: does not mention {p}")
     if name in PAPER.get(module, "").split() and not cites(name, doc, family):
         found.append("f: cites no paper")
+    for method, function in d.methods(obj).items():
+        told = inspect.getdoc(getattr(obj, method)) or ""
+        found += [f"g: {method}: {fault}" for fault in summary(told or "nothing")]
+        errors = d.raised(function, helpers=0) - set(re.findall(r"\w+", told))
+        found += [f"g: {method} raises {error}" for error in sorted(errors)]
     return found
 
 

@@ -71,9 +71,11 @@ class BenchReport:
     seconds: float  # the whole run
 
     def items_per_second(self, one: Measured) -> float:
+        """Examples, images or tokens, by the median step."""
         return self.work["items"] / one.step.median
 
     def flops_per_second(self, one: Measured) -> float | None:
+        """FLOPs of the model over the median step; None: they were not counted."""
         flops = self.work["flops"]
         return None if flops is None else flops / one.step.median
 

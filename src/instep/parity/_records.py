@@ -71,6 +71,7 @@ class Measurement:
 
     @property
     def judged(self) -> bool:
+        """Whether something is claimed of the leaf at this step."""
         return self.status in (Status.IN_STEP, Status.DIVERGED)
 
     @property
@@ -99,6 +100,7 @@ class Row:
 
     @property
     def stage(self) -> str:
+        """Of the step: loss, gradient, clip, optimizer, buffers or schedule."""
         return STAGE[self.leaf.kind]
 
 
@@ -127,6 +129,7 @@ class Walk:
 
     @property
     def in_step(self) -> bool:
+        """Whether no leaf diverged, and enough was judged."""
         return self.verdict is Verdict.IN_STEP
 
     def not_judged(self) -> list[Row]:

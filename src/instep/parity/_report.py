@@ -42,6 +42,7 @@ class Report:
 
     @property
     def in_step(self) -> bool:
+        """Whether every walk is."""
         return self.verdict is Verdict.IN_STEP
 
     @property
@@ -59,6 +60,7 @@ class Report:
         return self.walks[0].not_judged()
 
     def with_hint(self, hint: str | None) -> Report:
+        """The same with a sentence on what to try."""
         return replace(self, hint=hint)
 
     def to_dict(self) -> dict:

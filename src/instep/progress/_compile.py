@@ -40,6 +40,7 @@ class Compiled:
 
     @property
     def total(self) -> int:
+        """Bytes of arguments and temporaries."""
         return self.arguments + self.temporaries
 
     def __str__(self) -> str:

@@ -14,13 +14,21 @@ from ._record import Record
 class Display(Protocol):
     """Where a run shows itself."""
 
-    def start(self, step: int) -> None: ...
+    def start(self, step: int) -> None:
+        """Begin to show a run that stands after ``step``."""
+        ...
 
-    def update(self, record: Record, rate: Rate) -> None: ...
+    def update(self, record: Record, rate: Rate) -> None:
+        """Show the newest step."""
+        ...
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """A line of its own, which stays."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the terminal as it was; also where ``start`` was never called."""
+        ...
 
 
 class Rate:
@@ -53,7 +61,7 @@ class Rate:
         return "  ".join(parts)
 
 
-class Quiet:
+class Quiet(Display):
     """Nothing: another process shows the run."""
 
     def start(self, step: int) -> None:
@@ -69,7 +77,7 @@ class Quiet:
         pass
 
 
-class Plain:
+class Plain(Display):
     """A line at the first and the last step, at multiples of ``every`` and with validation.
 
     Args:
@@ -101,7 +109,7 @@ class Plain:
         pass
 
 
-class Live:
+class Live(Display):
     """Two lines: the bar with the time left, and the numbers of the newest step.
 
     Args:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .._errors import RequestError
-from ._record import Record
+from ._record import Record, Sink
 
 
-class MetricsFile:
+class MetricsFile(Sink):
     """A file that starts with one header, and goes on with a line for every step, in order.
 
     A run that goes on from step s keeps the lines up to s; what came after, done by a process
@@ -36,7 +36,6 @@ class MetricsFile:
             _header_of(path)
 
     def start(self, step: int) -> None:
-        """Go on after ``step``."""
         there = self.path.exists()
         if there and step == 0:
             self.moved = _free(self.path)

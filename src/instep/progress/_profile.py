@@ -42,6 +42,7 @@ class Profile:
             self._stop(STEPS)
 
     def close(self) -> None:
+        """End a trace that is running; say so where the run was too short for one."""
         if self._running:
             self._stop(self._calls - FIRST)
         elif self._calls <= FIRST:

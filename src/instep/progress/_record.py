@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Record:
     validation: Mapping[str, float] = field(default_factory=dict)  # by the metric's name
 
     def json(self) -> dict[str, Any]:
-        """One line of the metrics file. A number that is not finite is null."""
+        """One line of the metrics file; a number that is not finite is null."""
         line: dict[str, Any] = {"step": self.step, "loss": _finite(self.loss)}
         if self.lr:
             line["lr"] = self.lr[0] if len(set(self.lr)) == 1 else list(self.lr)
@@ -37,6 +37,22 @@ class Record:
         if self.validation:
             line["validation"] = {k: _finite(v) for k, v in self.validation.items()}
         return line
+
+
+class Sink(Protocol):
+    """Where the record of every step is written."""
+
+    def start(self, step: int) -> None:
+        """Go on after ``step``."""
+        ...
+
+    def write(self, record: Record) -> None:
+        """Write one step; called for each in order."""
+        ...
+
+    def close(self) -> None:
+        """Write what is not written yet; also where ``start`` was never called."""
+        ...
 
 
 def record(n: int, metrics: Metrics, seconds: float, validation: Mapping[str, float]) -> Record:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .._compat import require
-from ._record import Record
+from ._record import Record, Sink
 
 
-class TensorBoard:
+class TensorBoard(Sink):
     """Scalars of every step in the format of TensorBoard.
 
     A run that goes on from step s tells TensorBoard to hide what was written after s.

@@ -5,26 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from .._state import Metrics, PyTree, TrainState
 from ._compile import Compiled, CompiledStep
 from ._display import Display, Rate
 from ._profile import Profile
-from ._record import Record, amount, record
+from ._record import Record, Sink, amount, record
 
 
 Validate = Callable[[TrainState], dict[str, float]]
-
-
-class Sink(Protocol):
-    """Where the record of every step is written."""
-
-    def start(self, step: int) -> None: ...
-
-    def write(self, record: Record) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Watch:
@@ -105,6 +95,7 @@ class Watch:
         return dict(self.last.validation) if self.last and self.last.step == n else {}
 
     def close(self) -> None:
+        """End the profile, close every sink and the display."""
         if self._n is not None and self._profile is not None:
             self._profile.close()
         for sink in self._sinks:
