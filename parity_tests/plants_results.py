@@ -69,7 +69,7 @@ def said(pair) -> dict:
         "verdict": str(report.verdict),
         "first": first and f"{first.stage}: {first.leaf.name}",
         "causes": [[one.mistake for one in cause.explanations] for cause in report.causes],
-        "unexplained": [f"{one.part}: {one.place}" for one in report.unexplained],
+        "unexplained": [f"{one.part}: {one.place or ''}" for one in report.unexplained],
     }
 
 

@@ -52,7 +52,7 @@ def test_a_plant_is_found_and_named(plant):
         named = {one.mistake for one in cause.explanations}
         assert named & set(plant.cause), report
         assert cause.after < 1e-11 < cause.before
-    places = " ".join(cause.explanations[0].where + cause.place for cause in report.causes)
+    places = " ".join(f"{cause.explanations[0].where} {cause.place}" for cause in report.causes)
     assert not plant.place or plant.place.split(".")[0] in places, report
 
 
@@ -84,7 +84,7 @@ def test_what_nothing_explains_is_unexplained_with_its_place():
     (one,) = report.unexplained
     assert not report.causes
     assert (one.part, one.step) == ("backward", 1)
-    assert "test_diagnosis.py" in one.place and "odd" in one.place
+    assert "test_diagnosis.py" in one.place.line and "odd" in one.place.line
     assert "unexplained" in str(report)
 
 

@@ -14,10 +14,15 @@ _require("rich", "instep.parity")
 from .._errors import ParityError as ParityError
 from ._leaf import Leaf as Leaf
 from ._records import (
+    Cause as Cause,
+    Check as Check,
     Divergence as Divergence,
+    Explanation as Explanation,
     Measurement as Measurement,
+    Place as Place,
     Row as Row,
     Status as Status,
+    Unexplained as Unexplained,
     Verdict as Verdict,
     Walk as Walk,
 )

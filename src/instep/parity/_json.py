@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._report import Report
 
 
-SCHEMA = 3
+SCHEMA = 4
 DIGITS = 5  # of the numbers of a series
 
 
@@ -120,7 +120,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "steps": list(cause.steps),
         "before": _number(cause.before),
         "after": _number(cause.after),
-        "place": cause.place,
+        "place": asdict(cause.place) if cause.place else None,
         "told": [list(pair) for pair in why(cause)],
     }
 
@@ -130,7 +130,7 @@ def _unexplained(one: Unexplained) -> dict[str, Any]:
         "part": one.part,
         "step": one.step,
         "leaves": [leaf._asdict() for leaf in one.leaves],
-        "place": one.place,
+        "place": asdict(one.place) if one.place else None,
         "told": [["unexplained", unexplained(one)]],
     }
 

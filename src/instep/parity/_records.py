@@ -177,6 +177,23 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where numbers of PyTorch's pass are no longer found in JAX's."""
+
+    module: str  # path of the PyTorch module; "": the model itself, or the loss
+    call: str  # the function of PyTorch whose result, or whose gradient, is missing first
+    line: str  # of the JAX source that takes the last numbers found: "model.py:31 (forward)"
+    after: str = ""  # what made the numbers that the call takes, "linear in head"
+    backward: bool = False  # whether it is a gradient
+
+    def __str__(self) -> str:
+        what = f"the gradient of {self.call}" if self.backward else f"the result of {self.call}"
+        what += f" in {self.module}" if self.module else ""
+        what += f", which takes that of {self.after}" if self.after else ""
+        return what + (f"; JAX: {self.line}" if self.line else "")
+
+
+@dataclass(frozen=True)
 class Cause:
     """A mistake that turns PyTorch's step into the one that JAX took: it was replayed.
 
@@ -189,7 +206,7 @@ class Cause:
     steps: tuple[int, ...]  # in which it was replayed, and gave the numbers of JAX
     before: float  # largest error of these leaves, over their maximum, against PyTorch's step
     after: float  # the same against PyTorch's step with the mistake
-    place: str  # in both sources, if it is in the forward pass
+    place: Place | None  # in both sources, if it is in the forward pass
 
     @property
     def name(self) -> str:
@@ -213,7 +230,7 @@ class Check:
 class Unexplained:
     """A part of the step that diverges, and no mistake of the catalogue gives its numbers."""
 
-    part: str
-    step: int
-    leaves: tuple[Leaf, ...]
-    place: str  # in both sources, where it could be found
+    part: str  # of the step
+    step: int  # the first at which it was looked at
+    leaves: tuple[Leaf, ...]  # that diverge there
+    place: Place | None  # in both sources, where it could be found

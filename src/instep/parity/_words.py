@@ -60,7 +60,7 @@ def why(cause: Cause) -> list[tuple[str, str]]:
     if same:
         lines.append(("or", f"{'; '.join(same)}: the same numbers here"))
     if cause.place:
-        lines.append(("at", cause.place))
+        lines.append(("at", str(cause.place)))
     return [*lines, ("fix", first.fix)]
 
 

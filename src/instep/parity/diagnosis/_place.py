@@ -10,6 +10,7 @@ import torch
 
 from ...bridge._arrays import tensor_to_array
 from ...bridge._tensors import tensors_in
+from .._records import Place
 from ._evidence import Evidence
 from ._passes import window_of, work_of
 from ._rewrite import Call, Rewriting
@@ -18,31 +19,6 @@ from ._trace import Fingerprint, Trace, Value, same_numbers
 
 
 BEFORE = 3  # calls, on each way to the one that is lost
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where numbers of PyTorch's pass are no longer found in JAX's.
-
-    Args:
-      module: path of the PyTorch module; "" for the model itself or the loss.
-      call: the function of PyTorch whose result, or whose gradient, is missing first.
-      line: of the JAX source that takes the last numbers that are found.
-      after: what made the numbers that the call takes, ``"linear in head"``.
-      backward: whether it is a gradient.
-    """
-
-    module: str
-    call: str
-    line: str
-    after: str = ""
-    backward: bool = False
-
-    def __str__(self) -> str:
-        what = f"the gradient of {self.call}" if self.backward else f"the result of {self.call}"
-        what += f" in {self.module}" if self.module else ""
-        what += f", which takes that of {self.after}" if self.after else ""
-        return what + (f"; JAX: {self.line}" if self.line else "")
 
 
 @dataclass

@@ -10,11 +10,11 @@ import numpy as np
 
 from .._judge import distance
 from .._leaf import Leaf, Observation
-from .._records import Cause, Explanation, Status, Unexplained
+from .._records import Cause, Explanation, Place, Status, Unexplained
 from ._agree import disagreeing
 from ._evidence import Evidence
 from ._mistake import REFUSALS
-from ._place import Place, backward_place, forward_place
+from ._place import backward_place, forward_place
 from ._replay import replay
 from ._step import PARTS, Step
 from ._trace import Trace, trace
@@ -71,7 +71,7 @@ class Diagnosis:
             together = trial.found()
             found = [self._believed(trial, one, together) for one in together]
             if not found or not all(found):
-                place = str(self._place(evidence) or "") if part == "backward" else ""
+                place = self._place(evidence) if part == "backward" else None
                 self.unexplained.append(
                     Unexplained(part, evidence.n, tuple(trial.wrong), place)
                 )
@@ -89,7 +89,7 @@ class Diagnosis:
             wrong = [x for x, m in measured if m.status is Status.DIVERGED]
             wrong = [x for x in wrong if x.kind in PARTS[part]]
             if wrong and not any(x.part == part for x in self.unexplained):
-                self.unexplained.append(Unexplained(part, evidence.n, tuple(wrong), ""))
+                self.unexplained.append(Unexplained(part, evidence.n, tuple(wrong), None))
             return []
 
     def _trial(self, part: str, evidence: Evidence, wrong: list[Leaf]) -> Trial:
@@ -105,9 +105,9 @@ class Diagnosis:
     def _adopt(self, trial: Trial, found: list[Tried]) -> None:
         part, evidence, wrong = trial.part, trial.evidence, trial.wrong
         found, steps = self._most_often(trial, found)
-        there = ""
+        there = None
         if "call" in found[0].variant.changes and trial.of_loss:
-            there = str(self._place(evidence) or "")
+            there = self._place(evidence)
         before = replay(part, evidence, self.step)
         self.step = self.step.but(found[0].variant)
         after = replay(part, evidence, self.step)
