@@ -1,5 +1,6 @@
 """The lowering has no losses of its own: PyTorch's are ``instep.losses``."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 import torch
@@ -54,3 +55,27 @@ def test_ctc_by_its_operator(x64):
         ours = _losses.ATEN["ctc_loss"](log_probs, targets, *call.args[2:], 0, number, False)
         expected = torch.nn.functional.ctc_loss(*call.args, reduction=reduction)
         assert_in_step(expected, ours)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+def test_linear_cross_entropy_with_options(reduction, bias, x64):
+    """PyTorch cuts the examples into chunks, and makes the gradients in forward."""
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=2, allow_retain_graph=True)
+    weight = torch.tensor([0.5, 1.0, 2.0, 1.5, 0.3])
+    loss = torch.nn.LinearCrossEntropyLoss(
+        4, 5, bias=bias, weight=weight, reduction=reduction, ignore_index=1, options=options
+    )
+    x, labels = torch.randn(7, 4), torch.tensor([0, 1, 2, 3, 4, 1, 0])
+    lowered = instep.lower(loss, (x, labels))
+
+    def total(params, x):
+        return (lowered(params, lowered.buffers, x, labels.numpy())[0] ** 2).sum()
+
+    x.requires_grad_()
+    (loss(x, labels) ** 2).sum().backward()
+    in_params, in_x = jax.grad(total, (0, 1))(lowered.params, x.detach().numpy())
+    assert_in_step(x.grad, in_x)
+    assert_in_step(loss.linear.weight.grad, in_params["linear.weight"])
+    if bias:
+        assert_in_step(loss.linear.bias.grad, in_params["linear.bias"])

@@ -48,6 +48,7 @@ RANDOM: dict[str, Callable[..., Any]] = {**_shapes.RANDOM, **_layers.RANDOM}
 TABLES = {
     "aten": ATEN,
     "higher_order": _control.HIGHER_ORDER,
+    "torch_nn": _losses.TORCH_NN,
     "transformers": _transformers.TRANSFORMERS,
 }
 

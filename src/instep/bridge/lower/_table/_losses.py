@@ -1,14 +1,16 @@
 """The losses that a graph of ``torch.export`` holds, as calls of ``instep.losses``.
 
 Losses that PyTorch writes in Python (gaussian_nll_loss, multilabel_soft_margin_loss,
-triplet_margin_with_distance_loss, linear_cross_entropy, and mse_loss, l1_loss and huber_loss
-with ``weight``) are exported as the operators they are made of.
+triplet_margin_with_distance_loss, linear_cross_entropy without options, and mse_loss, l1_loss
+and huber_loss with ``weight``) are exported as the operators they are made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import jax.numpy as jnp
 
 from .... import losses
 
@@ -65,4 +67,44 @@ ATEN: dict[str, Callable[..., Any]] = {
     "smooth_l1_loss": _named(f"{PAIR} beta", losses.smooth_l1_loss),
     "soft_margin_loss": _named(PAIR, losses.soft_margin_loss),
     "triplet_margin_loss": _named(TRIPLET, losses.triplet_margin_loss),
+}
+
+
+def _of_chunks(x, linear_weight, target, linear_bias, weight, reduction, ignore_index, *how):
+    """``linear_cross_entropy`` with options, which say how PyTorch cuts its work.
+
+    The operator returns the gradients that it was asked for too, which only its own backward
+    takes: here they are NaN.
+    """
+    loss = _each_of_chunks(
+        x, linear_weight, target, linear_bias, weight, ignore_index, reduction=reduction
+    )
+    shapes = x.shape, linear_weight.shape, linear_weight.shape[:1]
+    gradients = [
+        jnp.full(shape if asked else (0,) * len(shape), jnp.nan, x.dtype)
+        for shape, asked in zip(shapes, how[-3:], strict=True)
+    ]
+    return loss, *gradients
+
+
+def _each_of_chunks(
+    x, linear_weight, target, linear_bias, weight, ignore_index, *how, reduction="none"
+):
+    """The same of each example."""
+    del how
+    loss = losses.linear_cross_entropy(
+        x,
+        linear_weight,
+        target,
+        linear_bias=linear_bias,
+        weight=weight,
+        reduction=reduction,
+        ignore_index=ignore_index,
+    )
+    return loss.astype(x.dtype)
+
+
+TORCH_NN: dict[str, Callable[..., Any]] = {
+    "_linear_cross_entropy_batch_chunked": _of_chunks,
+    "_linear_cross_entropy_batch_chunked_no_reduction": _each_of_chunks,
 }
