@@ -99,7 +99,7 @@ def modules(kept: dict) -> str:
         for says in x["wrong"].values()
     )
     calls = sum(x["calls"] for x in walks)
-    return f"{len(whole)} of {len(rows)} in all of {calls:,} calls; " + "; ".join(rest)
+    return "; ".join([f"{len(whole)} of {len(rows)} in all of {calls:,} calls", *rest])
 
 
 def _walks(row: dict) -> list[dict]:
