@@ -47,22 +47,24 @@ OF_TORCH = {
 }
 
 
+def torch_step(loop: instep.TorchLoop, window: list[Any]) -> None:
+    """One step of PyTorch's own loop; the scheduler stands still."""
+    loop.optimizer.zero_grad()
+    for microbatch in window:
+        (loop.loss_fn(loop.model, microbatch) / len(window)).backward()
+    if loop.clip_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(loop.model.parameters(), loop.clip_grad_norm)
+    loop.optimizer.step()
+
+
 def torch_kinds(loop: instep.TorchLoop, window: list[Any], steps: int) -> dict[str, float]:
     """Milliseconds a step of PyTorch's operators, by their own CPU time."""
 
-    def step() -> None:
-        loop.optimizer.zero_grad()
-        for microbatch in window:
-            (loop.loss_fn(loop.model, microbatch) / len(window)).backward()
-        if loop.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(loop.model.parameters(), loop.clip_grad_norm)
-        loop.optimizer.step()
-
     for _ in range(3):
-        step()
+        torch_step(loop, window)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(steps):
-            step()
+            torch_step(loop, window)
     spent = Counter[str]()
     for event in profile.key_averages():
         spent[KINDS[OF_TORCH.get(event.key, 4)]] += event.self_cpu_time_total / 1e3 / steps
@@ -109,7 +111,8 @@ def kinds_of(text: str) -> dict[str, str]:
     return found
 
 
-def measure(name: str, lowered: bool, steps: int) -> dict[str, Any]:
+def made(name: str, lowered: bool) -> tuple[instep.TorchLoop, list[Any], Any, Any, Any]:
+    """PyTorch's loop and a window of it; the JAX step, its state and the same window."""
     pair = workloads.get(name).make_pair()
     loop, half = pair.torch, pair.jax
     batches = iter(loop.batches() if callable(loop.batches) else loop.batches)
@@ -130,6 +133,11 @@ def measure(name: str, lowered: bool, steps: int) -> dict[str, Any]:
     batch = jax.device_put(
         jax.tree.map(lambda x: x.numpy() if hasattr(x, "numpy") else x, batch)
     )
+    return loop, window, train_step, state, batch
+
+
+def measure(name: str, lowered: bool, steps: int) -> dict[str, Any]:
+    loop, window, train_step, state, batch = made(name, lowered)
     return {
         "jax": jax_kinds(train_step, state, batch, steps),
         "torch": torch_kinds(loop, window, steps),
