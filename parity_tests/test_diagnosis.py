@@ -51,7 +51,8 @@ def test_a_plant_is_found_and_named(plant):
     for cause in report.causes:
         named = {one.mistake for one in cause.explanations}
         assert named & set(plant.cause), report
-        assert cause.after < 1e-11 < cause.before
+        # What is judged is each leaf by its own bound: here, that a cause explains much.
+        assert cause.after < max(1e-11, 1e-8 * cause.before) < cause.before
     places = " ".join(f"{cause.explanations[0].where} {cause.place}" for cause in report.causes)
     assert not plant.place or plant.place.split(".")[0] in places, report
 

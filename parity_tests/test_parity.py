@@ -79,6 +79,7 @@ def test_a_loop_in_flight_starts_from_where_it_is():
     report = parity.run(pair, steps=3)
     first = report.first_divergence
     assert (first.step, first.stage, first.leaf.kind) == (0, "optimizer", "state")
+    assert not report.causes and not report.unexplained  # no step is to blame
     assert "opt_state=lambda: bridge.optimizer_from_torch" in report.hint
 
 

@@ -90,19 +90,22 @@ def run(
 def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
     """Of the walk in which each step stands alone, if it diverges, else of the free one.
 
-    Not of a free one that began elsewhere: no step is to blame. It calls the user's code in
-    ways that nobody meant; the verdict does not depend on it.
+    Of a free one that began elsewhere only what explains all of it, an initial value for
+    example: else no step is to blame. It calls the user's code in ways that nobody meant; the
+    verdict does not depend on it.
     """
-    free, *synced = walkers[:2]
-    left = [w for w in synced if w.evidence]
-    left += [free] if free.evidence and not free.ledger.began_elsewhere else []
-    found = Diagnosis(left[0].evidence, left[0].quiet) if left else Diagnosis(())
+    left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
+    if not left:
+        return Diagnosis(())
+    found = Diagnosis(left[0].evidence, left[0].quiet)
     try:
         with precision("float64"):
-            return found.look()
+            found = found.look()
     except Exception as error:
         found.failed = f"the search for the cause ended early: {where(error)}"
-        return found
+    if found.unexplained and left[0] is walkers[0] and walkers[0].ledger.began_elsewhere:
+        return Diagnosis(())
+    return found
 
 
 def low_of(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:
