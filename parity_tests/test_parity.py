@@ -208,7 +208,7 @@ def test_json(tmp_path):
     path = tmp_path / "report.json"
     report.to_json(path)
     data = json.loads(path.read_text())
-    assert (data["schema"], data["verdict"], data["in_step"]) == (3, "not in step", False)
+    assert (data["schema"], data["verdict"], data["in_step"]) == (4, "not in step", False)
     assert data["first_divergence"]["stage"] == "optimizer"
     assert data["first_divergence"]["jax"] in ("kernel", "bias")
     leaves = data["walks"][0]["leaves"]

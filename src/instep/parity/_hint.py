@@ -12,12 +12,13 @@ from ._report import Report
 SMALL = 1e-5
 
 
-def hint(report: Report, dropouts: Sequence[str]) -> str | None:
+def hint(report: Report, dropouts: Sequence[str], is_fresh: bool = False) -> str | None:
     """One sentence on where to look first, or None.
 
     Args:
       report: so far.
       dropouts: the names of PyTorch's dropout layers that draw.
+      is_fresh: PyTorch's optimizer is known to have taken no step.
     """
     first = report.first_divergence
     if first is None:
@@ -25,7 +26,7 @@ def hint(report: Report, dropouts: Sequence[str]) -> str | None:
         if any(sentence.startswith(hidden) for sentence in report.coverage.unseen):
             return "return the gradients too: View(loss, params, grads=...)"
         return None
-    if first.step == 0 and first.leaf.kind == "state":
+    if first.step == 0 and first.leaf.kind == "state" and not is_fresh:
         return (
             "PyTorch's optimizer has taken steps already and the JAX half starts fresh; give "
             "JaxLoop opt_state=lambda: bridge.optimizer_from_torch(optimizer, ...)[1]"

@@ -18,7 +18,7 @@ from ._pair import Pair, lowered_pair
 from ._records import Plan
 from ._report import Report
 from ._settings import precision, random_mark, random_state_kept
-from ._torch_side import dropouts
+from ._torch_side import dropouts, is_fresh
 from ._walker import Walker, begin
 from ._walks import PRECISIONS, End, plans_of, report_of, walk_all
 from .diagnosis._search import Diagnosis
@@ -75,7 +75,8 @@ def run(
         if isinstance(pair, TorchLoop):
             pair = lowered_pair(pair, steps)
         walkers, ends = _walk(pair, steps, low_of(pair.torch, precisions), on_step)
-        found = _diagnose(walkers)
+        fresh = is_fresh(pair.torch.optimizer)
+        found = _diagnose(walkers, fresh)
     report = replace(
         report_of(walkers, ends, steps),
         causes=tuple(found.causes),
@@ -83,29 +84,27 @@ def run(
     )
     report = replace(report, checks=look_around(pair, report) if checks else ())
     return report.with_hint(
-        found.failed or (None if found.causes else hint(report, dropouts(pair.torch)))
+        found.failed or (None if found.causes else hint(report, dropouts(pair.torch), fresh))
     )
 
 
-def _diagnose(walkers: Sequence[Walker]) -> Diagnosis:
+def _diagnose(walkers: Sequence[Walker], fresh: bool) -> Diagnosis:
     """Of the walk in which each step stands alone, if it diverges, else of the free one.
 
-    Of a free one that began elsewhere only what explains all of it, an initial value for
-    example: else no step is to blame. It calls the user's code in ways that nobody meant; the
-    verdict does not depend on it.
+    Not of a free one that began elsewhere after steps of PyTorch: no step is to blame. It calls
+    the user's code in ways that nobody meant; the verdict does not depend on it.
     """
-    left = [walker for walker in reversed(walkers[:2]) if walker.evidence]
-    if not left:
-        return Diagnosis(())
-    found = Diagnosis(left[0].evidence, left[0].quiet)
+    free, *synced = walkers[:2]
+    left = [w for w in synced if w.evidence]
+    if free.evidence and (fresh or not free.ledger.began_elsewhere):
+        left.append(free)
+    found = Diagnosis(left[0].evidence, left[0].quiet) if left else Diagnosis(())
     try:
         with precision("float64"):
-            found = found.look()
+            return found.look()
     except Exception as error:
         found.failed = f"the search for the cause ended early: {where(error)}"
-    if found.unexplained and left[0] is walkers[0] and walkers[0].ledger.began_elsewhere:
-        return Diagnosis(())
-    return found
+        return found
 
 
 def low_of(loop: TorchLoop, precisions: Sequence[str] | None) -> Sequence[str]:

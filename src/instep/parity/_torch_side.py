@@ -141,6 +141,11 @@ def dropouts(loop: TorchLoop) -> list[str]:
     ]
 
 
+def is_fresh(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it has taken no step. What keeps no count keeps nothing before the first."""
+    return all(float(slots.get("step", 1)) == 0 for slots in optimizer.state.values() if slots)
+
+
 def _parameters(loop: TorchLoop) -> dict[str, np.ndarray]:
     return {name: _array(p) for name, p in loop.model.named_parameters()}
 
