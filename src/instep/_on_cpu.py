@@ -16,6 +16,7 @@ from jax.extend.source_info_util import current_name_stack, user_context
 
 from ._computed_once import computed_once, shared
 from ._convolution import convolve
+from ._product import has_a_faster_form, multiply
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +31,7 @@ _AS_WRITTEN = ContextVar("as_written", default=False)
 
 
 def fast_on_cpu(fn: F) -> F:
-    """``fn``, each convolution as ``convolve``, and what is ``shared`` as ``computed_once``.
+    """``fn``, with ``convolve`` and ``multiply``, and what is ``shared`` as ``computed_once``.
 
     Only if the CPU is the default backend. It is the same function, which rounds as XLA would
     round it, and everything else in it stays as it is. Derivatives are to be taken inside of
@@ -83,14 +84,19 @@ def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     """One operation, where it was written."""
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
-        if eqn.primitive is conv_general_dilated_p and not any(map(_is_sharded, eqn.invars)):
-            image, kernel = operands
-            return [convolve(image, kernel, eqn.params)]
+        if _has_another_form(eqn) and not any(map(_is_sharded, eqn.invars)):
+            left, right = operands
+            one = convolve if eqn.primitive is conv_general_dilated_p else multiply
+            return [one(left, right, eqn.params)]
         params = eqn.params
         if _changes_inside(eqn):
             params = {name: _rewritten(value) for name, value in params.items()}
         results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
     return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def _has_another_form(eqn: JaxprEqn) -> bool:
+    return eqn.primitive is conv_general_dilated_p or has_a_faster_form(eqn)
 
 
 def _is_sharded(variable: Any) -> bool:
@@ -107,8 +113,7 @@ def _changes_inside(eqn: JaxprEqn) -> bool:
 @lru_cache(maxsize=1024)
 def _is_changed(jaxpr: Jaxpr) -> bool:
     return bool(shared(jaxpr)) or any(
-        eqn.primitive is conv_general_dilated_p
-        or any(map(_is_changed, jaxprs_in_params(eqn.params)))
+        _has_another_form(eqn) or any(map(_is_changed, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
 
