@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch.nn.utils import clip_grad_norm_
 from typer.testing import CliRunner
 
 import instep
-from conftest import assert_in_step
+from conftest import assert_bitwise, assert_in_step
 from instep.cli._app import app
 from loops import linear_mean
 
@@ -26,8 +27,8 @@ import claims_page
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-SNIPPET, TORCH_STEP, INSTEP_STEP, BRING, MY_LOOP, ASSERTION, OFFLINE, *_ = BLOCKS
-RECIPE, HANDOVER, MIXED, SURVIVES, MESH, LOSSES, WEIGHTS = BLOCKS[7:]
+SNIPPET, TORCH_STEP, INSTEP_STEP, NNX, BRING, PREDICT, MY_LOOP, ASSERTION, *_ = BLOCKS
+OFFLINE, RECIPE, HANDOVER, MIXED, SURVIVES, SAVED, MESH, LOSSES, WEIGHTS = BLOCKS[8:]
 
 
 def test_snippet_runs_and_learns():
@@ -133,8 +134,7 @@ def test_a_recording_judges_as_the_loop_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"instep": instep}
     exec(MY_LOOP, names)
-    pair = names["pair"]()
-    exec(OFFLINE, names | {"pair": pair, "half": pair.jax, "rules": pair.weights}, made := {})
+    exec(OFFLINE, names, made := {})
     assert made["report"].first_divergence.stage == "optimizer"
 
 
@@ -166,9 +166,8 @@ def squared(params, batch):
 
 
 def test_mixed_precision_as_shown():
-    loop = linear_mean()
-    names = {"dataclasses": dataclasses, "torch": torch, "instep": instep, "device": "cpu"}
-    exec(MIXED, names | {"loop": loop}, made := {})
+    names = {"dataclasses": dataclasses, "torch": torch, "instep": instep}
+    exec(MIXED, names | {"loop": linear_mean}, made := {})
     state, metrics = made["train_step"](made["state"], np.ones((2, 3), np.float32))
     assert bool(metrics.skipped)  # 2**16 is beyond float16, and the first scale
     assert float(state.scaler.scale) == 2.0**15
@@ -184,6 +183,15 @@ def test_a_run_survives_as_shown(tmp_path, monkeypatch):
     assert int(names["state"].step) == 7
     exec(shown.replace("7", "9"), names)  # goes on from there
     assert int(names["state"].step) == 9
+    saved = names["state"]
+    exec(SAVED, names)
+    assert names["state"] is not saved and names["position"] == 3
+    assert_bitwise(names["state"], saved)
+
+
+def test_train_takes_a_jax_loop_alone():
+    with pytest.raises(TypeError, match="got TorchLoop. A TorchLoop goes through"):
+        instep.train(linear_mean(), 1)
 
 
 def test_a_training_is_started_as_shown(tmp_path, monkeypatch):
@@ -216,6 +224,34 @@ def test_a_loop_is_brought_as_shown(tmp_path):
     (tmp_path / "bring.py").write_text(BRING)
     done = CliRunner().invoke(app, ["parity", f"{tmp_path}/bring.py:loop", "--steps", "3"])
     assert done.exit_code == 0, done.output
+
+
+def test_it_is_evaluated_as_shown():
+    names = {"__name__": "__main__"}
+    exec(BRING, names)
+    x = torch.randn(4, 1, 8, 8)
+    exec(PREDICT, names | {"x": x, "images": np.concatenate([x, x])}, made := {})
+    with torch.no_grad():
+        right = names["mine"].model.eval()(x)
+    np.testing.assert_allclose(made["logits"], np.concatenate([right, right]), atol=1e-6)
+
+
+def test_a_module_of_flax_is_trained_as_shown():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+            self.head = nnx.Linear(3, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(self.norm(x))
+
+    net = Net(nnx.Rngs(0))
+    before = jax.tree.map(np.array, nnx.state(net))
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("f")
+    names = {"nnx": nnx, "net": net, "instep": instep, "tx": instep.optim.adam(1e-2)}
+    exec(NNX, names | {"batches": [(x, (x[:, 0] > 0).astype(int))] * 3})
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, nnx.state(net))
+    assert all(jax.tree.leaves(moved))
 
 
 def test_the_losses_accumulate_over_ragged_microbatches(x64):

@@ -26,8 +26,9 @@ def zero_grad(
 
     Args:
       params: pytree of floating arrays.
-      trainable: a pattern, function or mask as for ``selected``; the leaves it does not mean
-        get None instead of zeros, and ``backward`` does not differentiate them: PyTorch's
+      trainable: as for ``make_train_step``: a regular expression on names, a callable
+        ``(name, leaf) -> bool`` or a mask of bools. The leaves it does not mean get None
+        instead of zeros, and ``backward`` does not differentiate them: PyTorch's
         ``requires_grad_(False)``. None: all are trained.
       accumulate: the dtype of the sums, where it is wider than that of a parameter: of a
         ``Policy``. None: float32.
@@ -67,8 +68,8 @@ def backward(
 ) -> tuple[Accumulator, Loss]:
     """Run the forward pass and the loss, and add the gradient of one microbatch.
 
-    .. math:: \\text{grads} \\mathrel{+}= \\nabla_\\theta\\,\\text{total}, \\qquad
-              \\text{weight} \\mathrel{+}= \\text{weight}
+    .. math:: \\text{acc.grads} \\mathrel{+}= \\nabla_\\theta\\,\\text{loss.total}, \\qquad
+              \\text{acc.weight} \\mathrel{+}= \\text{loss.weight}
 
     PyTorch: ``loss = loss_fn(model, batch); loss.backward()``. As there, gradients *add*;
     nothing is divided (see ``mean``) and the parameters do not change (see ``step``).

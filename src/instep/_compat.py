@@ -14,7 +14,7 @@ _EXTRA = {
     "torch": "parity",
     "rich": "compare",
     "safetensors": "parity",
-    "typer": "parity",
+    "typer": "compare",
     "flax": "flax",
     "sklearn": "data",
     "grain": "data",

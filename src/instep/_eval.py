@@ -32,7 +32,8 @@ def make_eval_step(
 
     Returns:
       A jitted ``eval_step(state, batch) -> Loss``. Sum ``total`` and ``weight`` over the
-      batches and divide once: exact also when the last batch is smaller.
+      batches and divide once. That is exact also when the last batch is smaller if
+      ``loss_fn`` returns ``Loss(total, weight)``; of a scalar every batch counts 1.
 
     Raises:
       TypeError: ``loss_fn`` has another signature, ``policy`` is of another kind; and, when

@@ -40,10 +40,10 @@ class Policy:
       output: of the loss that is scaled and differentiated.
       accumulate: of the sums of gradients, of 32 bits or more. That of the parameters, where
         it is wider.
-      batch: which leaves of a microbatch are cast, as for ``selected``: a regular expression
-        on their names, a callable ``(name, leaf) -> bool``, a mask. None: all that are
-        floating. Integers never are. Leave out what is no activation: bfloat16 has no 3001, so
-        a number of tokens that the loss is divided by would be 3008.
+      batch: which leaves of a microbatch are cast: a regular expression on their names, a
+        callable ``(name, leaf) -> bool``, a mask. None: all that are floating. Integers never
+        are. Leave out what is no activation: bfloat16 has no 3001, so a number of tokens that
+        the loss is divided by would be 3008.
 
     Raises:
       ValueError: a name is of no floating dtype, or ``accumulate`` has fewer than 32 bits.

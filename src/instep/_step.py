@@ -123,8 +123,9 @@ def make_train_step(
         ``math.inf`` only measures.
       clip_grad_value: ``value`` of ``clip_grad_value``, applied after ``clip_grad_norm``.
       policy: mixed precision: None leaves dtypes alone; ``"bf16"`` and ``"fp16"`` keep
-        parameters, loss and gradients in float32 and compute in bfloat16 and float16, as
-        ``torch.autocast`` does for matrix products; or a ``Policy``.
+        parameters, loss and gradients in float32 and give all of ``loss_fn`` its parameters
+        and batch in bfloat16 or float16, without the lists of operators that
+        ``torch.autocast`` has; or a ``Policy``.
       matmul_precision: ``jax.default_matmul_precision`` for the step, for example
         ``"highest"`` or ``"tensorfloat32"``.
       trainable: the leaves of ``params`` that are trained: a regular expression on their

@@ -74,11 +74,18 @@ def train(
       The state, when everything is written.
 
     Raises:
+      TypeError: ``loop`` is no ``JaxLoop``.
       ValueError: there are no batches; or the folder is not empty and ``resume`` is False, or
         is not shared by all processes.
       FloatingPointError: ``stop_on_nan``; the message names the first leaf, and the step.
       CheckpointError: the checkpoint is of another training.
     """
+    if not isinstance(loop, JaxLoop):
+        raise TypeError(
+            f"train takes an instep.JaxLoop; got {type(loop).__name__}. A TorchLoop goes "
+            f"through instep.from_torch and a loop of your own, or through the command "
+            f"instep train."
+        )
     if loop.batches is None:
         raise ValueError("the loop has no batches. Give JaxLoop(batches=...).")
     if save_every < 1:

@@ -212,7 +212,10 @@ def gradient_negated(evidence: Evidence):
         yield Variant(change, where)
 
 
-@mistake("Let the gradient through: no stop_gradient here, and no leaf left out of params.")
+@mistake(
+    "Let the gradient through: no stop_gradient here, no leaf left out of params, and no "
+    "zero_grad between backward and step."
+)
 def gradient_missing(evidence: Evidence):
     """A gradient is zero: a stop_gradient, or a leaf that is not differentiated."""
     for where, change in _leafwise(evidence.names, torch.zeros_like):
