@@ -99,7 +99,7 @@ def test_what_compares_a_recording_needs_no_torch():
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-@pytest.mark.parametrize(("package", "extra"), [("torch", "parity"), ("typer", "parity")])
+@pytest.mark.parametrize(("package", "extra"), [("torch", "parity"), ("typer", "compare")])
 def test_command_without_its_packages_exits_2(package, extra):
     code = "import instep.cli, sys; sys.argv = ['instep', 'parity', 'digits-mlp']\n"
     done = python(code + "instep.cli.main()", blocked=(package,))
