@@ -279,8 +279,8 @@ CLAIMS = (
         )
     ),
     Claim(
-        "`instep train` with prefetch, display, metrics file and checkpoints over the bare loop, "
-        "at 54 ms a step",
+        "`instep train` with prefetch, display, metrics file and checkpoints over the bare "
+        "loop, at 54 ms a step",
         whole_training,
         "`python benchmarks/train_overhead.py`",
         ("benchmarks/results/train_overhead_cpu_2026-11-30.json",),
