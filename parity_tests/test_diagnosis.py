@@ -32,7 +32,7 @@ OFTEN = {
     "clipped_by_optax",
     "decay_after_the_learning_rate",
 }
-# Its update divides by second moments near zero: 6.6e-11 in the transformer, in step by the floor.
+# 6.6e-11 in the transformer, which the diagnosis accepts by the bound of the leaf itself.
 ILL_CONDITIONED = {"amsgrad_left_out"}
 PLANTS = [
     pytest.param(
