@@ -78,7 +78,7 @@ def _entry(room: str, name: str, **options: str | int) -> list[str]:
 
 
 def _by_file(room: str) -> list[str]:
-    """Every file of a module as a section: its first sentence, the rest of it, its names."""
+    """Every file of a module as a section: its first sentence, its docstring, its names."""
     lines = []
     folder = SOURCE.joinpath(*room.split(".")[1:])
     for node in ast.parse((folder / "__init__.py").read_text()).body:
@@ -88,7 +88,8 @@ def _by_file(room: str) -> list[str]:
         first, _, rest = (ast.get_docstring(tree) or "").partition("\n")
         lines += [f"## {re.split(r'[.:]|, with ', first)[0]}\n"]
         if rest:
-            lines += [f"{first}\n{rest}\n"]
+            hidden = {"members": "false", "show_root_heading": "false"}
+            lines += _entry(room, node.module or "", **hidden, show_root_toc_entry="false")
         for name in sorted(x.name for x in node.names if x.name == x.asname):
             lines += _entry(room, name, heading_level=3)
     return lines
