@@ -197,6 +197,16 @@ def test_safe_softmax_of_a_row_that_sees_nothing(x64):
 ATTENTION = {
     "plain": ((2, 3, 4), (2, 5, 4), {}, None),
     "causal": ((2, 3, 4), (2, 5, 4), {"is_causal": True}, None),
+    "causal, of fewer keys": ((2, 5, 4), (2, 3, 4), {"is_causal": True}, None),
+    "causal, in blocks": ((2, 200, 4), (2, 200, 4), {"is_causal": True}, None),
+    "causal, in blocks of fewer keys": ((2, 200, 4), (2, 150, 4), {"is_causal": True}, None),
+    "causal, in blocks of more keys": ((2, 150, 4), (2, 200, 4), {"is_causal": True}, None),
+    "causal, in blocks, gqa": (
+        (1, 4, 130, 3),
+        (1, 2, 130, 3),
+        {"is_causal": True, "enable_gqa": True},
+        None,
+    ),
     "scale": ((2, 3, 4), (2, 5, 4), {"scale": 0.3}, None),
     "flags": ((2, 3, 4), (2, 5, 4), {}, np.array([[1, 1, 0, 1, 0]] * 2 + [[0] * 5], bool)),
     "bias": ((2, 2, 3, 4), (2, 2, 5, 4), {}, np.linspace(-1, 1, 15).reshape(3, 5)),
@@ -224,17 +234,34 @@ def test_attention(name, x64):
     )
 
 
-def test_attention_drops_what_is_drawn(x64):
+def test_causal_attention_is_computed_in_blocks():
+    """What no query of a block sees is not computed."""
+
+    def numbers(L):
+        x = jnp.zeros((1, L, 8))
+        jaxpr = jax.make_jaxpr(
+            lambda x: ops.scaled_dot_product_attention(x, x, x, is_causal=True)
+        )
+        products = [e for e in jaxpr(x).eqns if e.primitive.name == "dot_general"]
+        return sum(e.outvars[0].aval.size for e in products[::2]) / L**2
+
+    assert [numbers(L) for L in (64, 128, 512)] == [1, 0.75, 0.5625]
+
+
+@pytest.mark.parametrize(("L", "is_causal"), [(4, False), (4, True), (130, True)])
+def test_attention_drops_what_is_drawn(L, is_causal, x64):
     rng = np.random.default_rng(0)
-    q, k, v = rng.normal(size=(3, 2, 4, 3))
+    q, k, v = rng.normal(size=(3, 2, L, 3))
     torch.manual_seed(0)
-    theirs = F.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), dropout_p=0.4)
+    theirs = F.scaled_dot_product_attention(
+        *map(torch.tensor, (q, k, v)), dropout_p=0.4, is_causal=is_causal
+    )
     torch.manual_seed(0)
-    kept = torch.empty(2, 4, 4).bernoulli_(0.6)
+    kept = torch.empty(2, L, L).bernoulli_(0.6)
     rule = rule_of("aten", "scaled_dot_product_attention", "default")
     draw = Replay([kept.numpy()]).of_call(0, "attention")
     given = map(jnp.asarray, (q, k, v))
-    ours = rule.function(draw, *given, None, 0.4, False, scale=None, enable_gqa=False)
+    ours = rule.function(draw, *given, None, 0.4, is_causal, scale=None, enable_gqa=False)
     assert_in_step(theirs, ours)
 
 

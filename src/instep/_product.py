@@ -26,6 +26,7 @@ from ._computed_once import FEW, computed_once
 
 TIMES = 2  # as many rows as columns in each product of a batch: fewer gain nothing
 
+
 class Operand(NamedTuple):
     """An operand of a product, by its axes: of the batch, summed over, and the others."""
 

@@ -12,6 +12,9 @@ from ._dropout import dropout
 from ._softmax import safe_softmax
 
 
+FEWEST, MOST = 64, 8  # queries in a block, and blocks, of causal attention on a CPU
+
+
 def scaled_dot_product_attention(
     query: jax.Array,
     key: jax.Array,
@@ -61,18 +64,42 @@ def scaled_dot_product_attention(
         query, key, value = _grouped(query, key, value)
     ndim = max(query.ndim, key.ndim, value.ndim)
     query, key, value = (_with_axes(x, ndim) for x in (query, key, value))
-    *batch, L, E = query.shape
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if not is_causal:
+        return _attend(query, key, value, attn_mask, scale, dropout_p, kept, enable_gqa)
     S = key.shape[-2]
+    outputs = []
+    for first, last in _blocks(query.shape[-2]):
+        seen = min(last, S)
+        mask = jnp.tri(last - first, seen, first, dtype=bool)
+        kept_here = None if kept is None else kept[..., first:last, :seen]
+        x, keys, values = query[..., first:last, :], key[..., :seen, :], value[..., :seen, :]
+        outputs.append(_attend(x, keys, values, mask, scale, dropout_p, kept_here, enable_gqa))
+    return jnp.concatenate(outputs, axis=-2)
+
+
+def _blocks(L: int) -> list[tuple[int, int]]:
+    """The first query of every block, and the one after its last.
+
+    The keys after the last query of a block are not looked at. On a CPU that is worth more
+    than what the products lose by being smaller (benchmarks/NOTES.md).
+    """
+    if jax.default_backend() != "cpu" or L < 2 * FEWEST:
+        return [(0, L)]
+    size = -(-L // min(MOST, L // FEWEST))
+    return [(first, min(first + size, L)) for first in range(0, L, size)]
+
+
+def _attend(query, key, value, mask, scale, dropout_p, kept, enable_gqa):
+    """Attention of these queries to all of these keys, but where ``mask`` says otherwise."""
+    L, S = query.shape[-2], key.shape[-2]
     real = wide(query.dtype)
-    scale = 1 / math.sqrt(E) if scale is None else scale
     scores = jnp.matmul(query, key.mT, preferred_element_type=real) * scale
     batch = scores.shape[:-2]
     if enable_gqa:
         scores = scores.reshape(*batch[:-2], -1, L, S)
-    if is_causal:
-        attn_mask = jnp.tri(L, S, dtype=bool)
-    if attn_mask is not None:
-        scores = _masked(scores, attn_mask)
+    if mask is not None:
+        scores = _masked(scores, mask)
     weights = safe_softmax(scores, -1)
     if dropout_p:
         assert kept is not None
