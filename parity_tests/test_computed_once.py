@@ -62,6 +62,28 @@ def test_as_xla_has_it_every_block_does():
         assert widest(gradients(loss_fn), *rest) > 12
 
 
+def fused_sums(fn, *operands):
+    """How many sums of the compiled program compute in themselves what they sum."""
+    text = jax.jit(fn).lower(*operands).compile().as_text()
+    bodies = re.findall(r"^%\S+ \(.*?^\}", text, re.M | re.S)
+    return sum(" multiply(" in body and " reduce(" in body for body in bodies)
+
+
+def test_a_sum_is_apart_from_what_it_sums_where_an_axis_has_one_element():
+    x = jnp.ones((4, N, N), jnp.float32)
+
+    def with_one(x, y):
+        return (x[None] * y).sum(-1)
+
+    def without(x, y):
+        return (x * y).sum(-1)
+
+    assert fused_sums(fast_on_cpu(with_one), x, x) == 0
+    assert fused_sums(fast_on_cpu(without), x, x) == 1
+    with as_written():
+        assert fused_sums(with_one, x, x) == 1
+
+
 def both(fn, *operands):
     fast = jax.jit(fast_on_cpu(fn))(*operands)
     with as_written():
@@ -134,6 +156,11 @@ COUNTED = {
     "an argument, transposed": (0, lambda x, w: (x.T @ w, w @ x.T)),
     "few numbers": (0, lambda x, w: (lambda y: (y @ w, y.sum()))(x[: FEW // len(x)] + 1)),
     "a sum of gradients": (1, lambda x, w: jax.grad(summed)(x)),
+    "summed": (0, lambda x, w: (x * w).sum(-1)),
+    "summed, of an axis of one": (1, lambda x, w: (x[None] * w).sum(-1)),
+    "summed, of an axis of one later": (1, lambda x, w: (x * w)[:, None].sum(-1)),
+    "its maximum, of an axis of one": (0, lambda x, w: (x[None] * w).max(-1)),
+    "an argument summed, of an axis of one": (0, lambda x, w: x[None].sum(-1)),
 }
 
 

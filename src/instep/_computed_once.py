@@ -1,10 +1,14 @@
-"""Values that XLA's CPU would compute once for each of their users, computed once.
+"""Values that XLA's CPU would compute better by themselves, computed so.
 
 XLA fuses cheap operations into every user of their result, and so computes them as often as
 there are users. A gradient of a residual stream has three in every block: the two products of
 the layer it goes into, and the sum with the gradient of the block before, whose users take all
 of that sum in again. Six layers up, a gradient is computed from six layers of products, three
-times: the work grows with the square of the depth. benchmarks/NOTES.md has the measurements.
+times: the work grows with the square of the depth.
+
+And a sum with what is summed fused into it is 8 times slower where one of the axes has a single
+element, as the scores of `jax.nn.dot_product_attention` have. benchmarks/NOTES.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -47,13 +51,14 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
     """The variables of ``jaxpr`` that are to be computed once.
 
     Those with several users, one of which is a product or a convolution, which reads them from
-    memory anyway; and sums of gradients with several users. What an operation of ``LAYOUTS``
-    makes is the value that it is given.
+    memory anyway; sums of gradients with several users; and what is summed up, of an axis of
+    one element. What an operation of ``LAYOUTS`` makes is the value that it is given.
     """
     same: dict[Any, Any] = {}  # variable: the one whose numbers it has
     users: dict[Any, int] = defaultdict(int)
     made: set[Any] = set()  # here, by no operation of LAYOUTS
     kept: set[Any] = set()
+    summed: set[Any] = set()
 
     for eqn in jaxpr.eqns:
         taken = {same.get(v, v) for v in eqn.invars if not isinstance(v, Literal)}
@@ -67,10 +72,13 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
             kept |= taken
         if eqn.primitive.name == "add_any":
             kept |= set(eqn.outvars)
+        if eqn.primitive.name == "reduce_sum" and 1 in eqn.invars[0].aval.shape:
+            summed |= taken
     for v in jaxpr.outvars:
         if not isinstance(v, Literal):
             users[same.get(v, v)] += 1
-    return frozenset(v for v in kept & made if users[v] > 1 and _is_large(v))
+    once = {v for v in kept if users[v] > 1} | summed
+    return frozenset(v for v in once & made if _is_large(v))
 
 
 def _is_large(variable: Any) -> bool:
