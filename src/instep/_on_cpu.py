@@ -11,11 +11,16 @@ from typing import Any, TypeVar
 import jax
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
-from jax.extend.core.primitives import conv_general_dilated_p
+from jax.extend.core.primitives import (
+    conv_general_dilated_p,
+    dot_general_p,
+    select_and_scatter_add_p,
+)
 from jax.extend.source_info_util import current_name_stack, user_context
 
 from ._computed_once import computed_once, shared
 from ._convolution import convolve
+from ._pooling import add_to_chosen, has_a_faster_sum
 from ._product import has_a_faster_form, multiply
 
 
@@ -27,11 +32,19 @@ NEEDS_VALUES = (
     jax.errors.TracerIntegerConversionError,
 )
 
+Form = Callable[[jax.Array, jax.Array, dict[str, Any]], jax.Array]
+
+FORMS: dict[Any, tuple[Callable[[JaxprEqn], bool], Form]] = {  # when, and which
+    conv_general_dilated_p: (lambda eqn: True, convolve),
+    dot_general_p: (has_a_faster_form, multiply),
+    select_and_scatter_add_p: (has_a_faster_sum, add_to_chosen),
+}
+
 _AS_WRITTEN = ContextVar("as_written", default=False)
 
 
 def fast_on_cpu(fn: F) -> F:
-    """``fn``, with ``convolve`` and ``multiply``, and what is ``shared`` as ``computed_once``.
+    """``fn`` in the ``FORMS`` that are fast, and with what is ``shared`` as ``computed_once``.
 
     Only if the CPU is the default backend. It is the same function, which rounds as XLA would
     round it, and everything else in it stays as it is. Derivatives are to be taken inside of
@@ -84,10 +97,10 @@ def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     """One operation, where it was written."""
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
-        if _has_another_form(eqn) and not any(map(_is_sharded, eqn.invars)):
+        form = _form(eqn)
+        if form is not None and not any(map(_is_sharded, eqn.invars)):
             left, right = operands
-            one = convolve if eqn.primitive is conv_general_dilated_p else multiply
-            return [one(left, right, eqn.params)]
+            return [form(left, right, eqn.params)]
         params = eqn.params
         if _changes_inside(eqn):
             params = {name: _rewritten(value) for name, value in params.items()}
@@ -95,8 +108,10 @@ def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
-def _has_another_form(eqn: JaxprEqn) -> bool:
-    return eqn.primitive is conv_general_dilated_p or has_a_faster_form(eqn)
+def _form(eqn: JaxprEqn) -> Form | None:
+    """What computes the same faster."""
+    is_faster, form = FORMS.get(eqn.primitive, (lambda eqn: False, None))
+    return form if is_faster(eqn) else None
 
 
 def _is_sharded(variable: Any) -> bool:
@@ -113,7 +128,7 @@ def _changes_inside(eqn: JaxprEqn) -> bool:
 @lru_cache(maxsize=1024)
 def _is_changed(jaxpr: Jaxpr) -> bool:
     return bool(shared(jaxpr)) or any(
-        _has_another_form(eqn) or any(map(_is_changed, jaxprs_in_params(eqn.params)))
+        _form(eqn) is not None or any(map(_is_changed, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
 

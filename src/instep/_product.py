@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
-from jax.extend.core.primitives import dot_general_p
 
 from ._computed_once import FEW, computed_once
 
@@ -54,8 +53,6 @@ class Operand(NamedTuple):
 
 def has_a_faster_form(eqn: JaxprEqn) -> bool:
     """Whether ``multiply`` makes more of ``eqn`` than itself."""
-    if eqn.primitive is not dot_general_p:
-        return False
     left, right = (cast(ShapedArray, v.aval) for v in eqn.invars)
     if not all(isinstance(n, int) and n > 0 for n in (*left.shape, *right.shape)):
         return False
