@@ -19,7 +19,7 @@ from instep._on_cpu import as_written, fast_on_cpu
 
 class Case(NamedTuple):
     image: tuple[int, ...]
-    channels: int = 4
+    channels: int = 8
     outputs: int = 6
     kernel: int = 3
     stride: int = 1
@@ -48,6 +48,13 @@ CASES = {
     "2d, padding as wide as the kernel": Case((5, 5), padding=3),
     "2d, patches": Case((12, 12), kernel=4, stride=4, padding=0),
     "2d, groups": Case((7, 8), channels=6, groups=3),
+    "few channels": Case((8, 7), channels=3),
+    "few channels, stride": Case((9, 8), channels=3, stride=2),
+    "one channel": Case((8, 7), channels=1),
+    "one channel, stride": Case((9, 8), channels=1, stride=2),
+    "one channel, dilation": Case((9, 8), channels=1, padding=2, dilation=2),
+    "one channel, large kernel": Case((9, 9), channels=1, kernel=7, padding=3),
+    "one channel, 1d": Case((17,), channels=1, kernel=5, padding=2),
     "1x1": Case((6, 5), kernel=1, padding=0),
     "1x1, stride": Case((6, 5), kernel=1, padding=0, stride=2),
     "one result": Case((5, 5), kernel=5, padding=0),
@@ -100,7 +107,8 @@ def test_sums_in_half_precision_are_wide(name, dtype):
 # Which form, and where.
 
 FORMS = {
-    "2d": (1, 0), "2d, groups": (1, 0), "1x1": (0, 1), "one result": (0, 1),
+    "2d": (1, 0), "2d, groups": (1, 0), "few channels": (0, 1), "one channel": (0, 0),
+    "one channel, large kernel": (0, 1), "1x1": (0, 1), "one result": (0, 1),
     "depthwise": (0, 0), "depthwise, multiplier": (1, 0), "kernel exceeds the image": (0, 1),
     "3d": (0, 1), "3d, groups": (1, 0),
 }  # fmt: skip
@@ -134,7 +142,7 @@ def labels(fn, *args):
 
 
 def test_in_a_loop_only_the_fast_layout_is_left():
-    images, w = jnp.ones((4, 2, 4, 8, 8)), jnp.ones((6, 4, 3, 3))
+    images, w = jnp.ones((4, 2, 8, 8, 8)), jnp.ones((6, 8, 3, 3))
     grad = nested(lambda x, w: ops.conv2d(x, w, padding=1))
     assert labels(grad, w, images) - {"b01f_01io->b01f"}  # what XLA does by itself
     assert labels(fast_on_cpu(grad), w, images) == {"b01f_01io->b01f"}
@@ -143,7 +151,7 @@ def test_in_a_loop_only_the_fast_layout_is_left():
 
 class Net(nnx.Module):
     def __init__(self):
-        self.conv = nnx.Conv(1, 4, (3, 3), rngs=nnx.Rngs(0))
+        self.conv = nnx.Conv(8, 9, (3, 3), rngs=nnx.Rngs(0))
 
     def __call__(self, x):
         return self.conv(x)
@@ -157,7 +165,7 @@ def test_the_accumulation_of_a_flax_model_has_only_the_fast_layout():
 
     tx = instep.optim.sgd(0.1)
     step = instep.make_train_step(loss_fn, tx, accumulate=3)
-    text = step.lower(instep.init_state(params, tx), jnp.ones((3, 2, 8, 8, 1))).compile()
+    text = step.lower(instep.init_state(params, tx), jnp.ones((3, 2, 8, 8, 8))).compile()
     found = set(re.findall(r" convolution\(.*dim_labels=([\w>-]+)", text.as_text()))
     assert found == {"b01f_01io->b01f"}
 
@@ -170,7 +178,7 @@ def test_what_is_computed_again_stays_so():
     def loss(w, x):
         return block(block(x, w), w).sum()
 
-    x, w = jnp.ones((2, 4, 8, 8)), jnp.full((4, 4, 3, 3), 0.1)
+    x, w = jnp.ones((2, 8, 8, 8)), jnp.full((8, 8, 3, 3), 0.1)
     text = str(jax.make_jaxpr(fast_on_cpu(jax.grad(loss)))(w, x))
     assert text.count("checkpoint[") == str(jax.make_jaxpr(jax.grad(loss))(w, x)).count(
         "checkpoint["
@@ -255,7 +263,7 @@ def test_a_jitted_part_is_compiled_once():
     def fn(x, w):
         return part(part(x, w), w).sum()
 
-    x, w = jnp.ones((2, 4, 8, 8)), jnp.full((4, 4, 3, 3), 0.1)
+    x, w = jnp.ones((2, 8, 8, 8)), jnp.full((8, 8, 3, 3), 0.1)
     text = str(jax.make_jaxpr(fast_on_cpu(fn))(x, w))
     assert text.count("name=part") == 2 and "let part = " in text  # one program, called twice
 

@@ -22,6 +22,7 @@ from ._dtypes import wide
 
 
 MOST_CUTS = 64  # of an image, to make patches of it
+MOST_TERMS = 25  # of a sum, for one channel
 
 
 class Convolution(NamedTuple):
@@ -59,7 +60,7 @@ class Convolution(NamedTuple):
 def convolve(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array:
     """``jax.lax.conv_general_dilated`` of these operands and parameters."""
     c, order = _channels_last(lhs, rhs, params)
-    form = _as_sum if _is_depthwise(c) else _as_product if _is_product(c) else _as_convolution
+    form = _as_sum if _is_sum(c) else _as_product if _is_product(c) else _as_convolution
     if 0 in (*c.x.shape, *c.w.shape, *c.out) or not jnp.issubdtype(lhs.dtype, jnp.inexact):
         form = _as_convolution
     return form(c).transpose(order)
@@ -89,24 +90,28 @@ def _channels_last(
     return convolution, tuple(int(a) for a in np.argsort((out_n, *out_s, out_c)))
 
 
-def _is_depthwise(c: Convolution) -> bool:
-    """A filter for each channel, smaller than the result."""
+def _is_sum(c: Convolution) -> bool:
+    """A filter for each channel, or one channel; and smaller than the result."""
     *_, inputs, outputs = c.w.shape
-    return inputs == 1 and outputs == c.groups > 1 and _elements(c) <= math.prod(c.out)
+    is_depthwise = outputs == c.groups > 1
+    is_alone = c.groups == 1 and _elements(c) <= MOST_TERMS and max(c.x_dilation) == 1
+    return inputs == 1 and (is_depthwise or is_alone) and _elements(c) <= math.prod(c.out)
 
 
 def _is_product(c: Convolution) -> bool:
     """Where the patches cost little, or the fast kernel is slow.
 
-    One element in the kernel or in the result, and nothing between those of the image; or a
+    Few elements in a filter or in the result, and nothing between those of the image; or a
     kernel that exceeds the image; or three axes of space.
     """
-    fewest = min(_elements(c), math.prod(c.out))
-    pointwise = fewest == 1 and max(c.x_dilation) == 1
+    elements, out = _elements(c), math.prod(c.out)
+    if c.groups > 1 or min(elements, out) > MOST_CUTS:
+        return False
+    of_a_filter = elements * c.w.shape[-2]
+    of_the_result = out * c.x.shape[0] if elements > out else math.inf
+    is_thin = min(of_a_filter, of_the_result) <= MOST_CUTS or min(elements, out) == 1
     exceeds = any(k > n for k, n in zip(c.kernel, c.x.shape[1:-1], strict=True))
-    return c.groups == 1 and (
-        pointwise or (fewest <= MOST_CUTS and (exceeds or len(c.kernel) > 2))
-    )
+    return (is_thin and max(c.x_dilation) == 1) or exceeds or len(c.kernel) > 2
 
 
 def _as_convolution(c: Convolution) -> jax.Array:
