@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._computed_once import computed_once
 from ._dtypes import wide
 
 
@@ -131,14 +132,14 @@ def _as_convolution(c: Convolution) -> jax.Array:
 
 
 def _as_sum(c: Convolution) -> jax.Array:
-    """One term for each element of the kernel, which XLA fuses."""
+    """One term for each element of the kernel, fused, but not into every user of the sum."""
     made = c.dtypes["preferred_element_type"] or c.x.dtype
     x, w = _padded(c).astype(wide(made)), c.w.astype(wide(made))
     y = jnp.zeros((1,) * x.ndim, wide(made))
     for at in product(*map(range, c.kernel)):
         filters = lax.expand_dims(w[at][0], range(x.ndim - 1))
         y = y + _cut(x, at, c.w_dilation, c.out, c.strides) * filters
-    return y.astype(made)
+    return computed_once(y.astype(made))
 
 
 def _as_product(c: Convolution) -> jax.Array:
