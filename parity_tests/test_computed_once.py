@@ -14,7 +14,7 @@ from instep._computed_once import FEW, computed_once, shared
 from instep._on_cpu import as_written, fast_on_cpu
 
 
-N = 128  # 2 * N * N > FEW
+N = 128  # 2 * N * N >= FEW
 
 
 def normalized(x):
@@ -154,7 +154,7 @@ COUNTED = {
     "of none": (0, lambda x, w: (lambda y: (y.sum(), y * 2))(x + 1)),
     "an argument": (0, lambda x, w: (x @ w, w @ x)),
     "an argument, transposed": (0, lambda x, w: (x.T @ w, w @ x.T)),
-    "few numbers": (0, lambda x, w: (lambda y: (y @ w, y.sum()))(x[: FEW // len(x)] + 1)),
+    "few numbers": (0, lambda x, w: (lambda y: (y @ w, y.sum()))(x[: FEW // len(x) - 1] + 1)),
     "a sum of gradients": (1, lambda x, w: jax.grad(summed)(x)),
     "summed": (0, lambda x, w: (x * w).sum(-1)),
     "summed, of an axis of one": (1, lambda x, w: (x[None] * w).sum(-1)),

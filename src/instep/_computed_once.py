@@ -28,7 +28,7 @@ LAYOUTS = frozenset(  # their result is the same numbers
     ["broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"]
 )
 PRODUCTS = frozenset(["conv_general_dilated", "dot_general"])
-FEW = 2**14  # numbers: to compute them again takes less than the call
+FEW = 2**13  # numbers: to compute fewer again takes less than the call
 
 
 @jax.jit
@@ -83,7 +83,7 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
 
 def _is_large(variable: Any) -> bool:
     aval = variable.aval
-    return isinstance(aval, ShapedArray) and isinstance(aval.size, int) and aval.size > FEW
+    return isinstance(aval, ShapedArray) and isinstance(aval.size, int) and aval.size >= FEW
 
 
 def _multiplies(eqn: JaxprEqn) -> bool:

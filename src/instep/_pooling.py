@@ -76,7 +76,7 @@ def add_to_chosen(source: jax.Array, operand: jax.Array, params: dict[str, Any])
     """``jax.lax.select_and_scatter_add``: each of ``source``, to what its window chose."""
     windows = _windows(source, operand, params)
     index = _chosen(operand, windows, params["select_prim"])
-    index = computed_once(index) if index.size > FEW else index
+    index = computed_once(index) if index.size >= FEW else index
     if windows.are_side_by_side:
         return _spread(source, index, windows)
     zero = jnp.zeros((), source.dtype)

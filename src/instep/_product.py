@@ -20,9 +20,10 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
-from ._computed_once import FEW, computed_once
+from ._computed_once import computed_once
 
 
+FEW = 2**14  # numbers in a result: in which order they are computed is the same
 TIMES = 2  # as many rows as columns in each product of a batch: fewer gain nothing
 
 
