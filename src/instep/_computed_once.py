@@ -72,7 +72,7 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
             kept |= taken
         if eqn.primitive.name == "add_any":
             kept |= set(eqn.outvars)
-        if eqn.primitive.name == "reduce_sum" and 1 in eqn.invars[0].aval.shape:
+        if eqn.primitive.name == "reduce_sum" and _has_an_axis_of_one(eqn.invars[0]):
             summed |= taken
     for v in jaxpr.outvars:
         if not isinstance(v, Literal):
@@ -84,6 +84,10 @@ def shared(jaxpr: Jaxpr) -> frozenset[Any]:
 def _is_large(variable: Any) -> bool:
     aval = variable.aval
     return isinstance(aval, ShapedArray) and isinstance(aval.size, int) and aval.size >= FEW
+
+
+def _has_an_axis_of_one(variable: Any) -> bool:
+    return 1 in variable.aval.shape
 
 
 def _multiplies(eqn: JaxprEqn) -> bool:

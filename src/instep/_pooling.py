@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 from jax.extend.core.primitives import ge_p
 
@@ -65,7 +66,7 @@ class Windows(NamedTuple):
 
 def has_a_faster_sum(eqn: JaxprEqn) -> bool:
     """Whether ``add_to_chosen`` is faster than XLA's form of ``eqn``."""
-    source, operand = (v.aval for v in eqn.invars)
+    source, operand = (cast(ShapedArray, v.aval) for v in eqn.invars)
     if not all(isinstance(n, int) and n > 0 for n in source.shape + operand.shape):
         return False
     windows = _windows(source, operand, eqn.params)

@@ -73,11 +73,11 @@ def multiply(left: jax.Array, right: jax.Array, params: dict[str, Any]) -> jax.A
         left, x, right, y = right, y, left, x
         precision = precision[::-1] if isinstance(precision, tuple) else precision
     batch = tuple(range(len(x.batch)))
-    summed = tuple((len(batch) + (of.end == "last"),) for of in (x, y))
+    x_axis, y_axis = (len(batch) + (of.end == "last") for of in (x, y))
     product = lax.dot_general(
         _matrices(left, x),
         _matrices(right, y),
-        (summed, (batch, batch)),
+        (((x_axis,), (y_axis,)), (batch, batch)),
         precision,
         params["preferred_element_type"],
     )
