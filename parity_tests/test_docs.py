@@ -26,6 +26,7 @@ import reference
 import tables
 
 import claims_page
+import ratios_page
 
 
 ROOT = links.ROOT
@@ -147,6 +148,12 @@ def test_the_claims_are_what_their_files_say():
     text = text_of("README.md")
     assert claims_page.page(text) == text, "run: python benchmarks/claims_page.py"
     assert len(claims_page.CLAIMS) >= 12
+
+
+def test_the_tables_of_the_benchmarks_are_what_their_files_say():
+    text = text_of("benchmarks/README.md")
+    assert ratios_page.page(text) == text, "run: python benchmarks/ratios_page.py"
+    assert ratios_page.page(text.replace("| digits-mlp |", "| digits-cnn |")) == text
 
 
 def test_a_claim_without_a_result_is_an_error(monkeypatch, tmp_path):

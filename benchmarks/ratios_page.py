@@ -1,0 +1,109 @@
+"""The tables of benchmarks/README.md, from the results of `instep bench` that are kept.
+
+python benchmarks/ratios_page.py            writes them
+python benchmarks/ratios_page.py --check    exit 1 if it would write others
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from instep import bench
+
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+START, END = "<!-- ratios -->", "<!-- /ratios -->"
+RESULT = "bench_{}_cpu_2026-11-30.json"
+
+TITLES = {  # by the name of the result
+    "digits-mlp": "digits-mlp",
+    "digits-cnn": "digits-cnn, 4 microbatches",
+    "digits-vit": "digits-vit",
+    "text-lstm": "text-lstm",
+    "byte-gpt": "byte-gpt, 4 microbatches",
+    "gpt-k8": "a GPT, 8 microbatches",
+    "resnet18-32": "resnet18-32",
+}
+OTHERS = {
+    "torch-eager": "PyTorch eager",
+    "torch-compile": "`torch.compile`",
+    "jax-plain": "by hand in jax",
+    "flax": "Flax's loop",
+    "multisteps": "`MultiSteps`",
+}
+
+
+def contenders(name: str) -> dict[str, dict[str, Any]]:
+    """What one result says of each, by name."""
+    kept = json.loads((HERE / "results" / RESULT.format(name)).read_text())
+    return {one["name"]: one for one in kept["contenders"]}
+
+
+def milliseconds(one: dict[str, Any]) -> str:
+    ms = 1e3 * one["step"]["median"]
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.2g}" if ms < 1 else f"{ms:.3g}"
+
+
+def ratio(above: dict[str, Any], below: dict[str, Any] | None) -> str:
+    """The median with its interval; bold where it is above 1, and the interval too."""
+    if below is None:
+        return ""
+    r = bench.paired_ratio(above["rounds"], below["rounds"])
+    digits = 3 if r.median < 0.1 else 2
+    median, low, high = (f"{x:.{digits}f}" for x in (r.median, r.low, r.high))
+    bold = "**" if r.verdict == "above 1" else ""
+    return f"{bold}{median}{bold} ({low} to {high})"
+
+
+def table(of: str, others: dict[str, str]) -> str:
+    """The step of contender ``of`` over the others', a row for every result that has it."""
+    lines = [
+        "| | ms | " + " | ".join(others.values()) + " |",
+        "|---" * (2 + len(others)) + "|",
+    ]
+    for name, title in TITLES.items():
+        found = contenders(name)
+        if of in found:
+            cells = [ratio(found[of], found.get(other)) for other in others]
+            lines.append(f"| {title} | {milliseconds(found[of])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def block() -> str:
+    """Both tables, and the words between them."""
+    torch = {name: OTHERS[name] for name in ("torch-eager", "torch-compile")}
+    return "\n\n".join(
+        [
+            table("instep", OTHERS),
+            "Lowered from PyTorch by `from_torch`, instead of written in Flax:",
+            table("instep-lowered", torch | {"instep": "the Flax half"}),
+        ]
+    )
+
+
+def page(text: str) -> str:
+    """The README with the tables between its markers."""
+    marked = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
+    if len(marked.findall(text)) != 1:
+        raise ValueError(f"{PAGE} must have {START} and {END} once")
+    return marked.sub(lambda _: f"{START}\n\n{block()}\n\n{END}", text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    text = PAGE.read_text()
+    if parser.parse_args().check:
+        return int(page(text) != text)
+    PAGE.write_text(page(text))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
