@@ -197,6 +197,34 @@ def test_the_line_of_the_source_is_kept():
     assert any(name.endswith("ops/_conv.py") for name in files)
 
 
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_a_batch_of_any_size_is_exported(size):
+    (b,) = jax.export.symbolic_shape("b")
+    w = jnp.ones((8, 3, 3, 3))
+
+    def loss_fn(w, x):
+        return (ops.conv2d(x, w, padding=1) ** 2).sum()
+
+    @jax.jit
+    def gradient(w, x):
+        return instep.backward(loss_fn, instep.zero_grad(w), w, None, x)[0].grads
+
+    x = jax.ShapeDtypeStruct((b, 3, size, size), jnp.float32)
+    exported = jax.export.export(gradient)(w, x)
+    x = jnp.ones((2, 3, size, size))
+    assert_in_step(gradient(w, x), exported.call(w, x), "w")
+
+
+@pytest.mark.parametrize("axes", [0, 4])
+def test_no_axes_of_space_and_many(axes):
+    x, w = jnp.ones((2, 3) + (4,) * axes), jnp.ones((5, 3) + (3,) * axes)
+
+    def fn(x, w):
+        return lax.conv_general_dilated(x, w, (1,) * axes, ((0, 0),) * axes)
+
+    assert_in_step(jax.jit(fn)(x, w), jax.jit(fast_on_cpu(fn))(x, w))
+
+
 def test_without_convolutions_nothing_is_opened():
     @jax.jit
     def inner(x):

@@ -248,6 +248,41 @@ def test_causal_attention_is_computed_in_blocks():
     assert [numbers(L) for L in (64, 128, 512)] == [1, 0.75, 0.5625]
 
 
+@pytest.mark.parametrize("L", [4, 130])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1, 1)])
+def test_what_attention_keeps_is_broadcast(L, shape):
+    x, kept = jnp.ones((2, L, 4)), jnp.ones(shape, bool)
+    whole = jnp.ones((2, L, L), bool)
+
+    def attend(kept):
+        return ops.scaled_dot_product_attention(x, x, x, None, 0.3, True, kept=kept)
+
+    np.testing.assert_array_equal(attend(kept), attend(whole))
+
+
+def test_causal_attention_of_any_length_is_exported():
+    n = jax.export.symbolic_shape("n")[0]
+
+    @jax.jit
+    def attend(x):
+        return ops.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+    exported = jax.export.export(attend)(jax.ShapeDtypeStruct((2, n, 4), jnp.float32))
+    x = jnp.linspace(-1, 1, 2 * 5 * 4).reshape(2, 5, 4)
+    assert_in_step(attend(x), exported.call(x), "output")
+
+
+@pytest.mark.parametrize(("L", "S"), [(0, 3), (3, 0), (0, 0)])
+def test_grouped_heads_of_nothing(L, S):
+    q, k = np.ones((1, 4, L, 2), np.float32), np.ones((1, 2, S, 2), np.float32)
+    theirs = F.scaled_dot_product_attention(
+        *map(torch.tensor, (q, k, k)), is_causal=True, enable_gqa=True
+    )
+    ours = ops.scaled_dot_product_attention(q, k, k, is_causal=True, enable_gqa=True)
+    assert ours.shape == tuple(theirs.shape)
+    np.testing.assert_array_equal(ours, theirs.numpy())
+
+
 @pytest.mark.parametrize(("L", "is_causal"), [(4, False), (4, True), (130, True)])
 def test_attention_drops_what_is_drawn(L, is_causal, x64):
     rng = np.random.default_rng(0)

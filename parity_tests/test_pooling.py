@@ -92,6 +92,18 @@ def test_the_form_is_chosen_by_the_windows(name):
     assert has_a_faster_sum(eqn) == case.is_faster
 
 
+def test_integers_are_left_to_xla():
+    case = CASES["padded"]
+    jaxpr = jax.make_jaxpr(gradient(case)[1])(*operands(case, DRAWS["negative"]))
+    (eqn,) = (e for e in jaxpr.eqns if e.primitive.name == "select_and_scatter_add")
+
+    def fn(dy, x):
+        return eqn.primitive.bind(dy, x, **eqn.params)
+
+    dy, x = operands(case, DRAWS["equal ones"], np.int32)
+    np.testing.assert_array_equal(jax.jit(fast_on_cpu(fn))(dy, x), jax.jit(fn)(dy, x))
+
+
 def test_nothing_is_scattered():
     case = CASES["padded"]
     _, fn = gradient(case)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec as P
 
 import instep
 from conftest import assert_in_step
@@ -169,3 +170,28 @@ def test_a_batch_is_compiled_with_fewer_rows(rows, columns):
         assert products(fast_on_cpu(fn)) == ["[3,64,128]"]
     with as_written():  # if this fails, XLA has mended it
         assert {*products(straight), *products(transposed)} != {"[3,64,128]"}
+
+
+def test_a_part_in_float64_stays_so():
+    """Of a function that turns it on for itself, which cannot be traced anew without it."""
+
+    def fn(x, y):
+        with jax.enable_x64(True):
+            return jnp.einsum("ia,ib->ab", x.astype("float64"), y.astype("float64"))
+
+    x, y = jnp.ones((8, 256), jnp.float32), jnp.ones((8, 128), jnp.float32)
+    assert jax.jit(fast_on_cpu(fn))(x, y).dtype == jax.jit(fn)(x, y).dtype == jnp.float64
+
+
+def test_a_result_is_sharded_as_it_is_asked_to_be():
+    mesh = jax.make_mesh((1,), ("b",), axis_types=(AxisType.Explicit,))
+
+    def fn(x, y):
+        return jnp.einsum("ia,ib->ab", x, y, out_sharding=P(None, "b"))
+
+    with jax.set_mesh(mesh):
+        made = jax.eval_shape(
+            fast_on_cpu(lambda *xy: fn(*xy)), jnp.ones((8, 256)), jnp.ones((8, 128))
+        )
+        asked = jax.eval_shape(fn, jnp.ones((8, 256)), jnp.ones((8, 128)))
+    assert made.sharding.spec == asked.sharding.spec == P(None, "b")

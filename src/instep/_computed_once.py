@@ -24,7 +24,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 
-LAYOUTS = frozenset(  # their result is the same numbers
+LAYOUTS = frozenset(  # they compute nothing that is worth keeping
     ["broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"]
 )
 PRODUCTS = frozenset(["conv_general_dilated", "dot_general"])

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import JaxprEqn
 
 from ._computed_once import computed_once
 from ._dtypes import wide
@@ -58,12 +59,19 @@ class Convolution(NamedTuple):
         )
 
 
+def has_a_fast_layout(eqn: JaxprEqn) -> bool:
+    """Of a convolution: over one to three axes of space."""
+    return 1 <= len(eqn.params["window_strides"]) <= 3
+
+
 def convolve(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array:
-    """``jax.lax.conv_general_dilated`` of these operands and parameters."""
+    """``jax.lax.conv_general_dilated`` of what ``has_a_fast_layout``."""
     c, order = _channels_last(lhs, rhs, params)
-    form = _as_sum if _is_sum(c) else _as_product if _is_product(c) else _as_convolution
-    if 0 in (*c.x.shape, *c.w.shape, *c.out) or not jnp.issubdtype(lhs.dtype, jnp.inexact):
-        form = _as_convolution
+    form, are_known = _as_convolution, all(isinstance(n, int) for n in lhs.shape + rhs.shape)
+    if are_known and jnp.issubdtype(lhs.dtype, jnp.inexact):
+        is_empty = 0 in (*c.x.shape, *c.w.shape, *c.out)
+        if not is_empty and (_is_sum(c) or _is_product(c)):
+            form = _as_sum if _is_sum(c) else _as_product
     return form(c).transpose(order)
 
 

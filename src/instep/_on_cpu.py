@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 from jax.extend.core.primitives import (
@@ -19,7 +20,7 @@ from jax.extend.core.primitives import (
 from jax.extend.source_info_util import current_name_stack, user_context
 
 from ._computed_once import computed_once, shared
-from ._convolution import convolve
+from ._convolution import convolve, has_a_fast_layout
 from ._pooling import add_to_chosen, has_a_faster_sum
 from ._product import has_a_faster_form, multiply
 
@@ -35,10 +36,12 @@ NEEDS_VALUES = (
 Form = Callable[[jax.Array, jax.Array, dict[str, Any]], jax.Array]
 
 FORMS: dict[Any, tuple[Callable[[JaxprEqn], bool], Form]] = {  # when, and which
-    conv_general_dilated_p: (lambda eqn: True, convolve),
+    conv_general_dilated_p: (has_a_fast_layout, convolve),
     dot_general_p: (has_a_faster_form, multiply),
     select_and_scatter_add_p: (has_a_faster_sum, add_to_chosen),
 }
+
+WIDE = frozenset(map(jnp.dtype, ("float64", "complex128", "int64", "uint64")))
 
 _AS_WRITTEN = ContextVar("as_written", default=False)
 
@@ -46,10 +49,10 @@ _AS_WRITTEN = ContextVar("as_written", default=False)
 def fast_on_cpu(fn: F) -> F:
     """``fn`` in the ``FORMS`` that are fast, and with what is ``shared`` as ``computed_once``.
 
-    Only if the CPU is the default backend. It is the same function, which rounds as XLA would
-    round it, and everything else in it stays as it is. Derivatives are to be taken inside of
-    it: theirs are convolutions and products too. Where nothing is traced, or a branch of ``fn``
-    needs a number, it is ``fn``.
+    Only if the CPU is the default backend. It is the same function up to the order of its sums,
+    and everything else in it stays as it is. Derivatives are to be taken inside of it: theirs
+    are convolutions and products too. Where nothing is traced, a branch of ``fn`` needs a
+    number, or ``fn`` turns on float64 for a part of itself, it is ``fn``.
     """
     if _AS_WRITTEN.get() or jax.default_backend() != "cpu":
         return fn
@@ -61,6 +64,8 @@ def fast_on_cpu(fn: F) -> F:
         try:
             jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
         except NEEDS_VALUES:  # which there are, where a derivative is taken without jit
+            return fn(*args)
+        if jax.dtypes.canonicalize_dtype("float64") not in WIDE and _is_wide(jaxpr.jaxpr):
             return fn(*args)
         results = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
@@ -98,7 +103,7 @@ def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
         form = _form(eqn)
-        if form is not None and not any(map(_is_sharded, eqn.invars)):
+        if form is not None and not any(map(_is_sharded, (*eqn.invars, *eqn.outvars))):
             left, right = operands
             return [form(left, right, eqn.params)]
         params = eqn.params
@@ -119,14 +124,25 @@ def _is_sharded(variable: Any) -> bool:
     return any(axis is not None for axis in variable.aval.sharding.spec)
 
 
+@lru_cache(maxsize=1024)
+def _is_wide(jaxpr: Jaxpr) -> bool:
+    """Whether anything in it has 64 bits."""
+    return any(
+        any(getattr(v.aval, "dtype", None) in WIDE for v in eqn.outvars)
+        or any(map(_is_wide, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )
+
+
 def _changes_inside(eqn: JaxprEqn) -> bool:
-    """A program over the axes of a mesh of its own is left as it is."""
+    """Whether a program in ``eqn`` changes; one over axes of a mesh of its own never does."""
     inside = jaxprs_in_params(eqn.params)
     return eqn.primitive.name != "shard_map" and any(map(_is_changed, inside))
 
 
 @lru_cache(maxsize=1024)
 def _is_changed(jaxpr: Jaxpr) -> bool:
+    """Whether ``_evaluate`` makes anything but the program itself."""
     return bool(shared(jaxpr)) or any(
         _form(eqn) is not None or any(map(_is_changed, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns

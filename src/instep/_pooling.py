@@ -67,6 +67,8 @@ class Windows(NamedTuple):
 def has_a_faster_sum(eqn: JaxprEqn) -> bool:
     """Whether ``add_to_chosen`` is faster than XLA's form of ``eqn``."""
     source, operand = (cast(ShapedArray, v.aval) for v in eqn.invars)
+    if not jnp.issubdtype(operand.dtype, jnp.inexact):
+        return False
     if not all(isinstance(n, int) and n > 0 for n in source.shape + operand.shape):
         return False
     windows = _windows(source, operand, eqn.params)

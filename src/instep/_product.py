@@ -23,7 +23,7 @@ from jax.extend.core import JaxprEqn
 from ._computed_once import computed_once
 
 
-FEW = 2**14  # numbers in a result: in which order they are computed is the same
+FEW = 2**14  # numbers in a result: with no more, the order makes no difference
 TIMES = 2  # as many rows as columns in each product of a batch: fewer gain nothing
 
 

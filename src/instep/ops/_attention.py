@@ -12,7 +12,8 @@ from ._dropout import dropout
 from ._softmax import safe_softmax
 
 
-FEWEST, MOST = 64, 8  # queries in a block, and blocks, of causal attention on a CPU
+MIN_QUERIES = 64  # in a block of causal attention on a CPU
+MAX_BLOCKS = 8
 
 
 def scaled_dot_product_attention(
@@ -67,10 +68,13 @@ def scaled_dot_product_attention(
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if not is_causal:
         return _attend(query, key, value, attn_mask, scale, dropout_p, kept, enable_gqa)
-    S = key.shape[-2]
+    L, S = query.shape[-2], key.shape[-2]
+    blocks = _blocks(L)
+    if kept is not None:
+        kept = jnp.broadcast_to(kept, jnp.broadcast_shapes(kept.shape, (L, S)))
     outputs = []
-    for first, last in _blocks(query.shape[-2]):
-        seen = min(last, S)
+    for first, last in blocks:
+        seen = S if len(blocks) == 1 else min(last, S)
         mask = jnp.tri(last - first, seen, first, dtype=bool)
         kept_here = None if kept is None else kept[..., first:last, :seen]
         x, keys, values = query[..., first:last, :], key[..., :seen, :], value[..., :seen, :]
@@ -84,9 +88,10 @@ def _blocks(L: int) -> list[tuple[int, int]]:
     The keys after the last query of a block are not looked at. On a CPU that is worth more
     than what the products lose by being smaller (benchmarks/NOTES.md).
     """
-    if jax.default_backend() != "cpu" or L < 2 * FEWEST:
+    is_known = isinstance(L, int)
+    if not is_known or L < 2 * MIN_QUERIES or jax.default_backend() != "cpu":
         return [(0, L)]
-    size = -(-L // min(MOST, L // FEWEST))
+    size = -(-L // min(MAX_BLOCKS, L // MIN_QUERIES))
     return [(first, min(first + size, L)) for first in range(0, L, size)]
 
 
@@ -97,18 +102,17 @@ def _attend(query, key, value, mask, scale, dropout_p, kept, enable_gqa):
     scores = jnp.matmul(query, key.mT, preferred_element_type=real) * scale
     batch = scores.shape[:-2]
     if enable_gqa:
-        scores = scores.reshape(*batch[:-2], -1, L, S)
+        scores = scores.reshape(*batch[:-2], batch[-2] * batch[-1], L, S)
     if mask is not None:
         scores = _masked(scores, mask)
     weights = safe_softmax(scores, -1)
-    if dropout_p:
-        assert kept is not None
+    if dropout_p and kept is not None:
         weights = dropout(weights, kept, dropout_p)
     weights = weights.astype(query.dtype)
     if not enable_gqa:
         return jnp.matmul(weights, value)
     output = jnp.matmul(weights.reshape(*batch, L, S), value)
-    return output.reshape(*batch[:-2], -1, L, value.shape[-1])
+    return output.reshape(*batch[:-2], batch[-2] * batch[-1], L, value.shape[-1])
 
 
 def _grouped(query, key, value):
