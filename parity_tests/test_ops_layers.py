@@ -251,8 +251,8 @@ def test_causal_attention_is_computed_in_blocks():
 @pytest.mark.parametrize("L", [4, 130])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1, 1)])
 def test_what_attention_keeps_is_broadcast(L, shape):
-    x, kept = jnp.ones((2, L, 4)), jnp.ones(shape, bool)
-    whole = jnp.ones((2, L, L), bool)
+    x, kept = jnp.ones((2, L, 4)), (jnp.arange(shape[0]) == 0).reshape(shape)
+    whole = jnp.broadcast_to(kept, (2, L, L))
 
     def attend(kept):
         return ops.scaled_dot_product_attention(x, x, x, None, 0.3, True, kept=kept)
