@@ -6,19 +6,19 @@ python benchmarks/claims_page.py --check    exit 1 if it would write another one
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from instep.bench import paired_ratio
+from marked import filled, write_or_check
+
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-START, END = "<!-- claims -->", "<!-- /claims -->"
 BENCH = "benchmarks/results/bench_{}_cpu_2026-11-30.json"
 PLANTS = "parity_tests/results/plants.json"
 LOWERED = "benchmarks/results/lowered_step_cpu_2026-11-29.json"
@@ -172,9 +172,8 @@ def bench(kept: dict) -> str:
     found = {one["name"]: one for one in kept["contenders"]}
     said = _ratios(kept, OTHERS)
     if "instep-lowered" in found:
-        step = {name: one["step"]["median"] for name, one in found.items()}
-        lowered = step["instep-lowered"] / step["torch-eager"]
-        said += f"; lowered from PyTorch {lowered:.2f} of eager"
+        r = paired_ratio(found["instep-lowered"]["rounds"], found["torch-eager"]["rounds"])
+        said += f"; lowered from PyTorch {r.median:.2f} ({r.low:.2f} to {r.high:.2f}) of eager"
     lost = [
         OTHERS[n] for n in OTHERS if n in found and found[n]["ratio"]["verdict"] == "above 1"
     ]
@@ -332,21 +331,8 @@ def _short(file: str) -> str:
 
 def page(text: str) -> str:
     """The README with this table between its markers."""
-    block = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-    if len(block.findall(text)) != 1:
-        raise ValueError(f"{README.name} must have {START} and {END} once")
-    return block.sub(lambda _: f"{START}\n\n{table()}\n\n{END}", text)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    text = README.read_text()
-    if parser.parse_args().check:
-        return int(page(text) != text)
-    README.write_text(page(text))
-    return 0
+    return filled(text, "claims", table())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(README, page, (__doc__ or "").partition("\n")[0]))

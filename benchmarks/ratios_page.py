@@ -6,19 +6,17 @@ python benchmarks/ratios_page.py --check    exit 1 if it would write others
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from instep import bench
+from marked import filled, write_or_check
 
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-START, END = "<!-- ratios -->", "<!-- /ratios -->"
 RESULT = "bench_{}_cpu_2026-11-30.json"
 
 TITLES = {  # by the name of the result
@@ -89,21 +87,8 @@ def block() -> str:
 
 def page(text: str) -> str:
     """The README with the tables between its markers."""
-    marked = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-    if len(marked.findall(text)) != 1:
-        raise ValueError(f"{PAGE} must have {START} and {END} once")
-    return marked.sub(lambda _: f"{START}\n\n{block()}\n\n{END}", text)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    text = PAGE.read_text()
-    if parser.parse_args().check:
-        return int(page(text) != text)
-    PAGE.write_text(page(text))
-    return 0
+    return filled(text, "ratios", block())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page, (__doc__ or "").partition("\n")[0]))
