@@ -13,7 +13,7 @@ from jax import lax
 import instep
 from conftest import assert_in_step
 from instep import ops
-from instep._convolution import convolve
+from instep._convolve import convolve
 from instep._on_cpu import as_written, fast_on_cpu
 
 

@@ -20,7 +20,7 @@ from jax.extend.core.primitives import (
 from jax.extend.source_info_util import current_name_stack, user_context
 
 from ._computed_once import computed_once, shared
-from ._convolution import convolve, has_a_fast_layout
+from ._convolve import convolve, has_a_fast_layout
 from ._pooling import add_to_chosen, has_a_faster_sum
 from ._product import has_a_faster_form, multiply
 
