@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 
 
-LARGE = 2**25  # multiplications, from which on a form may have a few calls more
+LARGE = 2**25  # multiplications, from which on a form may take many operations more
+WIDE = frozenset(map(jnp.dtype, ("float32", "float64")))
 
 
 class Convolution(NamedTuple):
@@ -52,6 +53,17 @@ class Convolution(NamedTuple):
                 strict=True,
             )
         )
+
+    @property
+    def is_large(self) -> bool:
+        """So that many small operations take less time than they save."""
+        return self.x.shape[0] * math.prod(self.out) * self.w.size >= LARGE
+
+    @property
+    def is_wide(self) -> bool:
+        """Of real numbers whose sums may be rounded on the way."""
+        made = self.dtypes["preferred_element_type"] or self.x.dtype
+        return {self.x.dtype, self.w.dtype, jnp.dtype(made)} <= WIDE
 
     @property
     def padded(self) -> jax.Array:

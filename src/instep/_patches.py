@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._computed_once import computed_once
-from ._convolution import LARGE, Convolution, cut
+from ._convolution import Convolution, cut
 from ._in_parts import mapped, summed
 
 
@@ -55,19 +55,15 @@ def as_product(c: Convolution) -> jax.Array:
 
 def is_strided(c: Convolution) -> bool:
     """A large convolution with strides over two axes, or the gradient of the kernel of one."""
-    if len(c.kernel) != 2 or {*c.x_dilation, c.groups} != {1}:
+    is_plain = {*c.x_dilation, c.groups} == {1} and c.is_wide
+    steps = (
+        max(c.strides),
+        max(c.w_dilation),
+    )  # those of an image are a dilation of its gradient
+    if len(c.kernel) != 2 or not is_plain or min(steps) > 1 or max(steps) == 1:
         return False
-    is_forward = max(c.strides) > 1 and max(c.w_dilation) == 1
-    is_gradient = max(c.strides) == 1 and max(c.w_dilation) > 1
-    elements, rest = c.elements, math.prod(c.out)
-    if is_gradient:
-        elements, rest = rest, elements
-    multiplications = c.w.size * c.x.shape[0] * math.prod(c.out)
-    return (
-        (is_forward or is_gradient)
-        and elements <= min(MOST_CUTS, rest)
-        and multiplications >= LARGE
-    )
+    elements, rest = (c.elements, math.prod(c.out))[:: 1 if steps[0] > 1 else -1]
+    return c.is_large and elements <= min(MOST_CUTS, rest)
 
 
 def in_parts(c: Convolution) -> jax.Array:

@@ -5,9 +5,11 @@ filter, both transformed into tiles of 4x4, take 16, one for each place of a til
 of all tiles is a matrix product over channels, which XLA's CPU computes at a higher rate than a
 convolution. The gradient of the kernel is the same transposed: a product over tiles.
 
-The transforms add and halve, and rounding is as small as that of 36 terms. Where a number is
-not finite, no result of its tiles is. Lavin and Gray, "Fast algorithms for convolutional neural
-networks", 2016, arXiv:1509.09308; the names of the transforms are theirs.
+The transforms add and halve, and rounding is as small as that of 36 terms. What is not finite
+stays so, but as NaN, and other results of its tiles may be NaN with it.
+
+Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308;
+the names of the transforms are theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._computed_once import computed_once
-from ._convolution import LARGE, Convolution, cut
+from ._convolution import Convolution, cut
 from ._in_parts import CACHED, mapped, summed
 
 
@@ -30,7 +32,6 @@ Grid = list[list[jax.Array]]
 Transform = Callable[..., tuple[jax.Array, ...]]  # of what lies along one axis
 
 KERNEL = (3, 3)
-DTYPES = frozenset(map(jnp.dtype, ("float32", "float64")))
 FEW = 32  # channels on a side
 FEW_TILES = 64
 NONE = ((0, 0), (0, 0))  # no padding
@@ -39,21 +40,15 @@ NONE = ((0, 0), (0, 0))  # no padding
 def has_few_products(c: Convolution) -> bool:
     """Of a 3x3 kernel without strides, or the gradient of one; large enough to be faster."""
     is_plain = {*c.strides, *c.x_dilation, *c.w_dilation, c.groups} == {1}
-    dtypes = {c.x.dtype, c.w.dtype, jnp.dtype(c.dtypes["preferred_element_type"] or c.x.dtype)}
-    if not is_plain or len(dtypes) > 1 or not dtypes <= DTYPES:
+    if not is_plain or KERNEL not in (c.kernel, c.out) or not (c.is_wide and c.is_large):
         return False
-    if c.kernel == KERNEL:
-        examples, (rows, columns), inputs = c.x.shape[0], c.out, c.x.shape[-1]
-    elif c.out == KERNEL:
-        inputs, (rows, columns), examples = c.x.shape[0], c.kernel, c.x.shape[-1]
-    else:
-        return False
-    outputs, tiles = c.w.shape[-1], _half(rows) * _half(columns)
+    inputs, outputs = c.w.shape[-2:]
+    examples, image = c.x.shape[0], c.out
+    if c.kernel != KERNEL:
+        examples, inputs, image = inputs, examples, c.kernel
+    tiles = math.prod(map(_half, image))
     is_cached = 16 * tiles * max(inputs, outputs) * c.x.dtype.itemsize <= CACHED
-    is_large = 9 * examples * rows * columns * inputs * outputs >= LARGE
-    return (
-        is_cached and is_large and min(inputs, outputs) >= FEW and examples * tiles >= FEW_TILES
-    )
+    return is_cached and min(inputs, outputs) >= FEW and examples * tiles >= FEW_TILES
 
 
 def in_few_products(c: Convolution) -> jax.Array:
