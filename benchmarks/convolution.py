@@ -1,4 +1,4 @@
-"""The forms of ``instep._convolution`` beside XLA's own, outside of a loop and inside of one.
+"""The forms of ``instep._convolve`` beside XLA's own, outside of a loop and inside of one.
 
     python benchmarks/convolution.py [--rounds 8] [--only NAME] [--json FILE]
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import instep
 from conftest import assert_in_step
-from instep import _convolution, _in_parts, _winograd, ops
+from instep import _convolution, _in_parts, _patches, _winograd, ops
 from instep._on_cpu import fast_on_cpu
 
 
@@ -83,7 +83,8 @@ def always(request, monkeypatch):
     monkeypatch.setattr(_winograd, "FEW", 1)
     monkeypatch.setattr(_winograd, "FEW_TILES", 1)
     if request.param == "in parts":
-        monkeypatch.setattr(_in_parts, "_at_a_time", lambda examples, *sizes: 1)
+        for form in (_winograd, _patches):
+            monkeypatch.setattr(form, "_at_a_time", lambda c: 1)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -112,11 +113,17 @@ AS_MADE = {
     "few outputs": (PLAIN._replace(outputs=31), (3, 0, 0)),
     "few multiplications": (PLAIN._replace(examples=3), (3, 0, 0)),
     "few tiles": (Case((6, 6), examples=7, channels=128, outputs=128), (3, 0, 0)),
-    "no room for the tiles of one example": (PLAIN._replace(image=(130, 128)), (3, 0, 0)),
+    "no room for the tiles of one": (PLAIN._replace(image=(130, 128)), (3, 0, 0)),
+    "many examples, without a divisor": (PLAIN._replace(examples=127), (0, 64, 3)),
+    "few tiles at a time": (Case((8, 8), 127, 256, 256), (3, 0, 0)),
     "another kernel": (PLAIN._replace(kernel=5, padding=2), (3, 0, 0)),
     "dilation": (PLAIN._replace(dilation=2, padding=2), (3, 0, 0)),
     "stride": (PLAIN._replace(stride=2, examples=16), (1, 2, 0)),
     "stride, in parts": (PLAIN._replace(stride=2, examples=64), (1, 3, 2)),
+    "stride, no room for the patches of one": (
+        Case((514, 514), 1, 64, 64, kernel=8, stride=2),
+        (3, 0, 0),
+    ),
     "stride, few multiplications": (PLAIN._replace(stride=2), (3, 0, 0)),
 }  # fmt: skip
 
@@ -145,20 +152,23 @@ def test_rounding_in_float32_is_that_of_a_convolution(name):
         assert ours <= 4 * theirs, what
 
 
+MB = 2**20
+
+
 @pytest.mark.parametrize(
     ("examples", "sizes", "right"),
     [
-        (64, (2**26,), 8),  # of 1 MB each
-        (64, (2**20,), 64),
-        (48, (48 * 2**20 + 48,), 6),  # 7 are no divisor
-        (61, (61 * 2**20,), 61),  # nor is any
-        (6, (6 * 2**24,), 1),  # one does not fit
-        (64, (2**26, 2**25), 32),  # the sums alone are as large as 32 of them
-        (1, (2**26,), 1),
+        (64, (MB,), 8),
+        (64, (MB // 8,), 64),
+        (48, (MB + 1,), 6),  # 7 is no divisor
+        (61, (MB,), 1),  # nor is any
+        (6, (9 * MB,), 0),  # one is too large
+        (64, (MB, 32 * MB), 32),  # the sums are as large as 32 of them
+        (1, (MB,), 1),
     ],
 )
 def test_how_many_at_a_time(examples, sizes, right):
-    assert _in_parts._at_a_time(examples, *sizes) == right
+    assert _in_parts.at_a_time(examples, *sizes) == right
 
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan])
@@ -178,6 +188,41 @@ def test_what_is_not_finite_stays_so(number, at, always, x64):
 
 
 # Around it.
+
+
+def test_another_result_of_another_dtype(x64):
+    """The transforms would be rounded first."""
+    x, w = (a.astype(np.float32) for a in PLAIN.arrays()[:2])
+
+    def fn(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", preferred_element_type="float64"
+        )
+
+    assert_in_step(jax.jit(fn)(x, w), jax.jit(fast_on_cpu(fn))(x, w))
+
+
+def test_other_devices_could_have_examples(monkeypatch):
+    """Where the batch may be split without a ``shard_map`` nothing is taken apart."""
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    for name in ("few products", "few products, in parts", "stride, in parts"):
+        assert as_made(AS_MADE[name][0]) == (3, 0, 0)
+
+
+def test_replicas_have_their_own(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = P("data"), P(), P("data")
+    arrays = [jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in PLAIN.arrays()]
+    mapped = jax.shard_map(
+        lambda *args: fast_on_cpu(PLAIN.jax)(*args)[:2],
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=(P("data"), P("data")),
+        check_vma=False,
+    )
+    text = str(jax.make_jaxpr(mapped)(*arrays))
+    assert "conv_general_dilated[" not in text and "dot_general[" in text
 
 
 def test_derivatives_of_it(always, x64):

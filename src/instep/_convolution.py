@@ -61,9 +61,10 @@ class Convolution(NamedTuple):
 
     @property
     def is_wide(self) -> bool:
-        """Of real numbers whose sums may be rounded on the way."""
+        """All of it of one dtype, in which sums may be rounded on the way."""
         made = self.dtypes["preferred_element_type"] or self.x.dtype
-        return {self.x.dtype, self.w.dtype, jnp.dtype(made)} <= WIDE
+        dtypes = {self.x.dtype, self.w.dtype, jnp.dtype(made)}
+        return len(dtypes) == 1 and dtypes <= WIDE
 
     @property
     def padded(self) -> jax.Array:

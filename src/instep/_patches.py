@@ -12,7 +12,7 @@ from jax import lax
 
 from ._computed_once import computed_once
 from ._convolution import Convolution, cut
-from ._in_parts import mapped, summed
+from ._in_parts import at_a_time, mapped, summed
 
 
 MOST_CUTS = 64  # of an image, to make patches of it
@@ -55,15 +55,12 @@ def as_product(c: Convolution) -> jax.Array:
 
 def is_strided(c: Convolution) -> bool:
     """A large convolution with strides over two axes, or the gradient of the kernel of one."""
-    is_plain = {*c.x_dilation, c.groups} == {1} and c.is_wide
-    steps = (
-        max(c.strides),
-        max(c.w_dilation),
-    )  # those of an image are a dilation of its gradient
+    is_plain = {*c.x_dilation, c.groups} == {1} and c.is_wide and c.is_large
+    steps = max(c.strides), max(c.w_dilation)  # the strides, and where the gradient has them
     if len(c.kernel) != 2 or not is_plain or min(steps) > 1 or max(steps) == 1:
         return False
     elements, rest = (c.elements, math.prod(c.out))[:: 1 if steps[0] > 1 else -1]
-    return c.is_large and elements <= min(MOST_CUTS, rest)
+    return elements <= min(MOST_CUTS, rest) and _at_a_time(c) > 0
 
 
 def in_parts(c: Convolution) -> jax.Array:
@@ -72,15 +69,14 @@ def in_parts(c: Convolution) -> jax.Array:
 
 
 def _of_the_image(c: Convolution) -> jax.Array:
-    inputs, outputs = c.w.shape[-2:]
+    outputs = c.w.shape[-1]
     w = computed_once(c.w).reshape(-1, outputs)
 
     def some(x: jax.Array) -> jax.Array:
         patches = _flat(c._replace(x=x), c.kernel, c.w_dilation, c.out, c.strides)
         return lax.dot(patches, w, **c.dtypes).reshape(-1, *c.out, outputs)
 
-    size = len(c.x) * math.prod(c.out) * c.elements * inputs * c.x.dtype.itemsize
-    return mapped(some, computed_once(c.x), size)
+    return mapped(some, computed_once(c.x), _at_a_time(c))
 
 
 def _to_the_kernel(c: Convolution) -> jax.Array:
@@ -94,9 +90,20 @@ def _to_the_kernel(c: Convolution) -> jax.Array:
         dw = lax.dot_general(patches, g.reshape(-1, outputs), over_all, **c.dtypes)
         return computed_once(dw)
 
-    size = len(x) * c.elements * math.prod(c.out) * inputs * x.dtype.itemsize
-    dw = summed(some, x, g, size)
-    return dw.reshape(*c.out, inputs, outputs).transpose(2, 0, 1, 3)
+    return (
+        summed(some, x, g, _at_a_time(c)).reshape(*c.out, inputs, outputs).transpose(2, 0, 1, 3)
+    )
+
+
+def _at_a_time(c: Convolution) -> int:
+    """Examples whose patches are cached; or they and the sums."""
+    of_a_channel = math.prod(c.out) * c.elements * c.x.dtype.itemsize
+    if max(c.strides) > 1:
+        examples, inputs = c.x.shape[0], c.x.shape[-1]
+        return at_a_time(examples, of_a_channel * inputs)
+    inputs, examples = c.x.shape[0], c.x.shape[-1]
+    sums = math.prod(c.out) * inputs * c.w.shape[-1] * c.x.dtype.itemsize
+    return at_a_time(examples, of_a_channel * inputs, at_least=sums)
 
 
 def _flat(

@@ -5,8 +5,10 @@ filter, both transformed into tiles of 4x4, take 16, one for each place of a til
 of all tiles is a matrix product over channels, which XLA's CPU computes at a higher rate than a
 convolution. The gradient of the kernel is the same transposed: a product over tiles.
 
-The transforms add and halve, and rounding is as small as that of 36 terms. What is not finite
-stays so, but as NaN, and other results of its tiles may be NaN with it.
+The transforms add and halve, and rounding is as small as that of 36 terms; but all results of a
+tile are rounded with the largest of its numbers, also those that a filter multiplies by zero.
+What is not finite stays so, but as NaN, and other results of its tile may be NaN with it; so it
+is with numbers above a quarter of the largest that there is.
 
 Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308;
 the names of the transforms are theirs.
@@ -24,7 +26,7 @@ from jax import lax
 
 from ._computed_once import computed_once
 from ._convolution import Convolution, cut
-from ._in_parts import CACHED, mapped, summed
+from ._in_parts import at_a_time, mapped, summed
 
 
 Padding = Sequence[tuple[int, int]]
@@ -42,13 +44,8 @@ def has_few_products(c: Convolution) -> bool:
     is_plain = {*c.strides, *c.x_dilation, *c.w_dilation, c.groups} == {1}
     if not is_plain or KERNEL not in (c.kernel, c.out) or not (c.is_wide and c.is_large):
         return False
-    inputs, outputs = c.w.shape[-2:]
-    examples, image = c.x.shape[0], c.out
-    if c.kernel != KERNEL:
-        examples, inputs, image = inputs, examples, c.kernel
-    tiles = math.prod(map(_half, image))
-    is_cached = 16 * tiles * max(inputs, outputs) * c.x.dtype.itemsize <= CACHED
-    return is_cached and min(inputs, outputs) >= FEW and examples * tiles >= FEW_TILES
+    inputs = c.x.shape[-1 if c.kernel == KERNEL else 0]
+    return min(inputs, c.w.shape[-1]) >= FEW and _at_a_time(c) * _tiles_of_one(c) >= FEW_TILES
 
 
 def in_few_products(c: Convolution) -> jax.Array:
@@ -57,7 +54,7 @@ def in_few_products(c: Convolution) -> jax.Array:
 
 
 def _of_the_image(c: Convolution) -> jax.Array:
-    inputs, outputs = c.w.shape[2:]
+    outputs = c.w.shape[-1]
     w = computed_once(c.w.transpose(0, 1, 3, 2) if c.is_turned else c.w)
     u = _tiles(_g, [[w[i, j] for j in range(3)] for i in range(3)])
     over_channels = (((1,), (1 if c.is_turned else 0,)), ((), ()))
@@ -74,8 +71,7 @@ def _of_the_image(c: Convolution) -> jax.Array:
         y = y.reshape(-1, *(2 * n for n in squares), outputs)
         return y[:, : c.out[0], : c.out[1]]
 
-    numbers = 16 * len(c.x) * math.prod(squares) * max(inputs, outputs)
-    return mapped(some, computed_once(c.x), numbers * w.dtype.itemsize)
+    return mapped(some, computed_once(c.x), _at_a_time(c))
 
 
 def _to_the_kernel(c: Convolution) -> jax.Array:
@@ -90,10 +86,25 @@ def _to_the_kernel(c: Convolution) -> jax.Array:
         m = [computed_once(lax.dot_general(a, b, over_tiles, **c.dtypes)) for a, b in pairs]
         return jnp.stack(m)
 
-    numbers = 16 * len(x) * math.prod(map(_half, c.kernel)) * (x.shape[-1] + g.shape[-1])
-    m = summed(some, x, g, numbers * x.dtype.itemsize)
+    m = summed(some, x, g, _at_a_time(c))
     dw = _on_both_axes(_g_t, _square(list(m)))
     return jnp.stack([jnp.stack(row, axis=1) for row in dw], axis=1)
+
+
+def _at_a_time(c: Convolution) -> int:
+    """Examples whose tiles are cached: the larger side's, or of both, and of their sums."""
+    tiles, item = 16 * _tiles_of_one(c), c.x.dtype.itemsize
+    outputs = c.w.shape[-1]
+    if c.kernel == KERNEL:
+        examples, inputs = c.x.shape[0], c.x.shape[-1]
+        return at_a_time(examples, tiles * max(inputs, outputs) * item)
+    inputs, examples = c.x.shape[0], c.x.shape[-1]
+    sums = 16 * inputs * outputs * item
+    return at_a_time(examples, tiles * (inputs + outputs) * item, at_least=sums)
+
+
+def _tiles_of_one(c: Convolution) -> int:
+    return math.prod(map(_half, c.out if c.kernel == KERNEL else c.kernel))
 
 
 def _half(n: int) -> int:
