@@ -284,6 +284,7 @@ CLAIMS = (
             ("digits-vit", "digits-vit", "digits-vit"),
             ("text-lstm", "text-lstm", "text-lstm"),
             ("resnet18-32", "ResNet-18 at 32 x 32", "resnet18-32"),
+            ("resnet18-224", "ResNet-18 at 224 x 224", "resnet18-224"),
         )
     ),
     Claim(

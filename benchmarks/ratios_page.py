@@ -27,6 +27,7 @@ TITLES = {  # by the name of the result
     "byte-gpt": "byte-gpt, 4 microbatches",
     "gpt-k8": "a GPT, 8 microbatches",
     "resnet18-32": "resnet18-32",
+    "resnet18-224": "resnet18-224",
 }
 OTHERS = {
     "torch-eager": "PyTorch eager",
