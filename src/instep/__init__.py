@@ -16,6 +16,7 @@ from ._batch import split as split, stack as stack
 from ._clip import clip_grad_norm as clip_grad_norm, clip_grad_value as clip_grad_value
 from ._eval import make_eval_step as make_eval_step
 from ._init import init_state as init_state
+from ._keep_memory import keep_memory as keep_memory
 from ._loop import JaxLoop as JaxLoop
 from ._policy import Policy as Policy
 from ._scaler import GradScaler as GradScaler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -47,3 +48,8 @@ def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
         return params["num_consts"], params["num_carry"]
     constants, carry, _ = params["ft_in"].unpack()  # from jax 0.12 on
     return len(constants), len(carry)
+
+
+def jax_has_started() -> bool:
+    """Whether JAX has chosen its devices, with the options that they take only then."""
+    return sys.modules["jax._src.xla_bridge"].backends_are_initialized()

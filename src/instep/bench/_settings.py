@@ -30,6 +30,7 @@ class Settings:
       precision: of a built-in workload, ``"float32"`` or ``"bf16"``.
       matmul_precision: of both frameworks, a key of ``MATMUL``.
       threads: cores that every process may use; None: all.
+      keep_memory: call ``instep.keep_memory`` in every process, PyTorch's too.
       peak_tflops: dense peak of the device in this precision, for the MFU; None: that of
         ``instep.progress.PEAKS``.
 
@@ -50,6 +51,7 @@ class Settings:
     precision: str = "float32"
     matmul_precision: str = "highest"
     threads: int | None = None
+    keep_memory: bool = False
     peak_tflops: float | None = None
 
     def __post_init__(self):

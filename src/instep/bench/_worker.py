@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import Any, TextIO
 
 from .._errors import RequestError, where
+from .._keep_memory import keep_memory
 from ._settings import Job
 
 
@@ -31,6 +32,8 @@ def main() -> None:
     if job.settings.threads is not None and hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))[: job.settings.threads]
         os.sched_setaffinity(0, mine)  # before a framework counts the cores
+    if job.settings.keep_memory:
+        keep_memory()
     try:
         JOBS[job.kind](job, answers)
     except RequestError as error:

@@ -32,6 +32,12 @@ Device = Annotated[str, typer.Option(help=f"One of {', '.join(DEVICES)}.")]
 Precision = Annotated[str, typer.Option(help="Of a built-in workload: float32 or bf16.")]
 Matmul = Annotated[str, typer.Option(help=f"Of both frameworks: {', '.join(MATMUL)}.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores for every contender.")]
+KeepMemory = Annotated[
+    bool,
+    typer.Option(
+        "--keep-memory", help="Call instep.keep_memory() in every contender's process."
+    ),
+]
 Peak = Annotated[
     float | None,
     typer.Option(help="Dense peak of the device in TFLOP/s, for the MFU, if it is not known."),
@@ -60,6 +66,7 @@ def bench(
     precision: Precision = Settings.precision,
     matmul_precision: Matmul = Settings.matmul_precision,
     threads: Threads = None,
+    keep_memory: KeepMemory = False,
     peak_tflops: Peak = None,
     seed: Seed = Settings.seed,
     json: JsonPath = None,
@@ -86,6 +93,7 @@ def bench(
                 precision=precision,
                 matmul_precision=matmul_precision,
                 threads=threads,
+                keep_memory=keep_memory,
                 peak_tflops=peak_tflops,
                 seed=seed,
             )
