@@ -50,6 +50,7 @@ NO_EQUAL = {
     "instep.Pair": "two halves of a comparison",
     "instep.JaxLoop": "the counterpart of TorchLoop, itself a record of instep",
     "instep.Metrics": "what a step returns; a PyTorch loop has it in variables",
+    "instep.keep_memory": "PyTorch allocates too little at a time to need it",
     "instep.View": "what an observer sees inside a step",
     "instep.checkpoint.CheckpointError": "an error of instep",
     "instep.checkpoint.CheckpointWarning": "a warning of instep",
