@@ -419,7 +419,7 @@ def test_a_workload_from_the_command_line_to_the_picture(tmp_path):
     json_path, plot = tmp_path / "r.json", tmp_path / "r.svg"
     done = instep_bench(
         "digits-mlp", "--rounds", 3, "--against", "torch-eager,jax-plain", *FAST,
-        "--json", json_path, "--plot", plot, "--peak-tflops", 0.1,
+        "--json", json_path, "--plot", plot, "--peak-tflops", 0.1, "--keep-memory",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     for part in (
@@ -436,6 +436,7 @@ def test_a_workload_from_the_command_line_to_the_picture(tmp_path):
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(found)
     assert found["work"]["items"] == 64 and found["parity"]["in_step"]
+    assert found["settings"]["keep_memory"]
     for one in found["contenders"]:
         assert len(one["rounds"]) == 3 and min(one["rounds"]) > 0
         assert one["judged"] >= 7 * 2 + 6, "six parameters and the loss, at every step"

@@ -32,9 +32,9 @@ def main() -> None:
     if job.settings.threads is not None and hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))[: job.settings.threads]
         os.sched_setaffinity(0, mine)  # before a framework counts the cores
-    if job.settings.keep_memory:
-        keep_memory()
     try:
+        if job.settings.keep_memory and not keep_memory():
+            raise RequestError("--keep-memory needs glibc's malloc, on Linux; leave it out.")
         JOBS[job.kind](job, answers)
     except RequestError as error:
         _answer(answers, {"refused": str(error), "kind": type(error).__name__})
