@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._channels_first import Value
+
 
 LARGE = 2**25  # multiplications, from which on a form may take many operations more
 WIDE = frozenset(map(jnp.dtype, ("float32", "float64")))
@@ -74,7 +76,7 @@ class Convolution(NamedTuple):
 
 
 def channels_last(
-    lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]
+    lhs: Value, rhs: Value, params: dict[str, Any]
 ) -> tuple[Convolution, tuple[int, ...]]:
     """The convolution, and the order of axes that its result is asked for in."""
     (n, c, *s), (o, i, *k), (out_n, out_c, *out_s) = params["dimension_numbers"]

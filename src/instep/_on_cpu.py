@@ -19,6 +19,7 @@ from jax.extend.core.primitives import (
 )
 from jax.extend.source_info_util import current_name_stack, user_context
 
+from ._channels_first import ChannelsFirst, Value, as_they_lie, called, in_order, result_of
 from ._computed_once import computed_once, shared
 from ._convolve import convolve, has_a_fast_layout
 from ._pooling import add_to_chosen, has_a_faster_sum
@@ -84,6 +85,11 @@ def as_written() -> Iterator[None]:
 
 
 def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    return [in_order(x) for x in _values(jaxpr, consts, operands)]
+
+
+def _values(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Value]) -> list[Value]:
+    """What ``jaxpr`` makes, channels first or as it lies."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values |= zip(jaxpr.invars, operands, strict=True)
 
@@ -94,28 +100,44 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> l
     for eqn in jaxpr.eqns:
         results = _done(eqn, [read(v) for v in eqn.invars])
         for variable, result in zip(eqn.outvars, results, strict=True):
-            values[variable] = computed_once(result) if variable in once else result
+            values[variable] = _once(result) if variable in once else result
     return [read(v) for v in jaxpr.outvars]
 
 
-def _done(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
+def _once(value: Value) -> Value:
+    if isinstance(value, ChannelsFirst):
+        return ChannelsFirst(computed_once(value.last))
+    return computed_once(value)
+
+
+def _done(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
     """One operation, where it was written."""
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
-        form = _form(eqn)
-        if form is not None and not any(map(_is_sharded, (*eqn.invars, *eqn.outvars))):
-            left, right = operands
-            return [form(left, right, eqn.params)]
-        params = eqn.params
-        if _changes_inside(eqn):
-            params = {name: _rewritten(value) for name, value in params.items()}
-        results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
+        if (program := called(eqn, operands)) is not None:
+            return _values(program.jaxpr, program.consts, operands)
+        if (lying := as_they_lie(eqn, operands)) is not None:
+            return [result_of(eqn, x) for x in _bound(eqn, *lying)]
+        if _form(eqn) is not convolve:
+            operands = [in_order(x) for x in operands]
+        return _bound(eqn, operands, eqn.params)
+
+
+def _bound(eqn: JaxprEqn, operands: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    if form := _form(eqn):
+        left, right = operands
+        return [form(left, right, params)]
+    if _changes_inside(eqn):
+        params = {name: _rewritten(value) for name, value in params.items()}
+    results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def _form(eqn: JaxprEqn) -> Form | None:
-    """What computes the same faster."""
+    """What computes the same faster; nothing where axes of a mesh are part of its type."""
     is_faster, form = FORMS.get(eqn.primitive, (lambda eqn: False, None))
+    if any(map(_is_sharded, (*eqn.invars, *eqn.outvars))):
+        return None
     return form if is_faster(eqn) else None
 
 

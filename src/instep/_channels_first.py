@@ -1,0 +1,141 @@
+"""Arrays with their channels first that lie channels last, from one convolution to the next.
+
+The fast forms of a convolution have the channels last. Of a net that is written with the
+channels first, as PyTorch's are, XLA copies every image into the other order before each
+convolution, and back behind it. What lies between two of them mostly does not care: here it is
+computed in the order that is there, and an image is copied only for what does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+
+T = TypeVar("T")
+
+
+class ChannelsFirst(NamedTuple):
+    """An array of shape ``(N, C, *S)``."""
+
+    last: jax.Array  # the same, shape=(N, *S, C)
+
+    @property
+    def ndim(self) -> int:
+        return self.last.ndim
+
+    def transpose(self, *order: int) -> jax.Array:
+        """As ``jax.Array.transpose`` of the array; in the order that is there, as it is."""
+        return self.last.transpose([_last(axis, self.ndim) for axis in order])
+
+
+Value = jax.Array | ChannelsFirst
+
+EVERYWHERE = frozenset(  # operations on each number, or on the numbers at one place
+    [
+        "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
+        "atanh", "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "convert_element_type",
+        "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc",
+        "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma",
+        "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not",
+        "or", "population_count", "pow", "reduce_precision", "rem", "round", "rsqrt",
+        "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign",
+        "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+    ]
+)  # fmt: skip
+WINDOWS = (
+    "window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation",
+)  # fmt: skip
+PER_AXIS = {  # parameters with an entry for each axis
+    "pad": ("padding_config",),
+    "reduce_window_max": WINDOWS,
+    "reduce_window_min": WINDOWS,
+    "reduce_window_sum": WINDOWS,
+    "select_and_gather_add": WINDOWS,
+    "select_and_scatter_add": WINDOWS,
+    "slice": ("start_indices", "limit_indices", "strides"),
+}
+ALONG = {  # parameters with axes
+    "argmax": "axes", "argmin": "axes", "concatenate": "dimension", "cumlogsumexp": "axis",
+    "cummax": "axis", "cummin": "axis", "cumprod": "axis", "cumsum": "axis",
+    "reduce_and": "axes", "reduce_max": "axes", "reduce_min": "axes", "reduce_or": "axes",
+    "reduce_prod": "axes", "reduce_sum": "axes", "rev": "dimensions", "sort": "dimension",
+    "split": "axis",
+}  # fmt: skip
+ANY_ORDER = EVERYWHERE | PER_AXIS.keys() | ALONG.keys()
+CALLS = {  # parameters with the program that is called
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+}
+
+
+def called(eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJaxpr | None:
+    """The program that ``eqn`` calls, where its operands need not be ``in_order`` for it."""
+    params = eqn.params
+    if eqn.primitive.name not in CALLS or not any(
+        isinstance(x, ChannelsFirst) for x in operands
+    ):
+        return None
+    shardings = (*params.get("in_shardings", ()), *params.get("out_shardings", ()))
+    if eqn.ctx.xla_metadata or any(isinstance(s, jax.sharding.Sharding) for s in shardings):
+        return None
+    return params[CALLS[eqn.primitive.name]]
+
+
+def in_order(value: Value) -> jax.Array:
+    """The array, with its channels first."""
+    return jnp.moveaxis(value.last, -1, 1) if isinstance(value, ChannelsFirst) else value
+
+
+def as_they_lie(
+    eqn: JaxprEqn, operands: Sequence[Value]
+) -> tuple[list[jax.Array], dict[str, Any]] | None:
+    """The operands of ``eqn`` and its parameters, channels last.
+
+    None where no operand has its channels first, or where ``eqn`` has to have them there.
+    """
+    name, params = eqn.primitive.name, dict(eqn.params)
+    ndim = max((x.ndim for x in operands if isinstance(x, ChannelsFirst)), default=0)
+    if not ndim or name not in ANY_ORDER or any(np.ndim(x) not in (0, ndim) for x in operands):
+        return None
+    if name in PER_AXIS:
+        given = [p for p in PER_AXIS[name] if params.get(p) is not None]
+        params |= {p: _turned(params[p]) for p in given}
+    elif name in ALONG:
+        axes = params[ALONG[name]]
+        found = [_last(a, ndim) for a in np.atleast_1d(axes)]
+        params[ALONG[name]] = tuple(sorted(found)) if isinstance(axes, tuple) else found[0]
+    return [_lying(x) for x in operands], params
+
+
+def result_of(eqn: JaxprEqn, result: jax.Array) -> Value:
+    """What ``eqn`` makes; ``result`` is what it made of operands ``as_they_lie``."""
+    ndim = max(v.aval.ndim for v in eqn.invars)
+    if result.ndim == ndim:
+        return ChannelsFirst(result)
+    gone = eqn.params[ALONG[eqn.primitive.name]]
+    left = [axis for axis in _turned(range(ndim)) if axis not in gone]
+    return result.transpose(np.argsort(left))
+
+
+def _lying(x: Value) -> jax.Array:
+    if isinstance(x, ChannelsFirst):
+        return x.last
+    return jnp.moveaxis(x, 1, -1) if jnp.ndim(x) else x
+
+
+def _turned(entries: Sequence[T]) -> tuple[T, ...]:
+    n, c, *s = entries
+    return n, *s, c
+
+
+def _last(axis: int, ndim: int) -> int:
+    """Where an axis of the array lies, channels last."""
+    return (0, ndim - 1, *range(1, ndim - 1))[axis]
