@@ -60,7 +60,7 @@ PER_AXIS = {  # parameters with an entry for each axis
     "select_and_scatter_add": WINDOWS,
     "slice": ("start_indices", "limit_indices", "strides"),
 }
-ALONG = {  # parameters with axes
+ALONG = {  # parameters with axes; those of "axes" are gone in the result
     "argmax": "axes", "argmin": "axes", "concatenate": "dimension", "cumlogsumexp": "axis",
     "cummax": "axis", "cummin": "axis", "cumprod": "axis", "cumsum": "axis",
     "reduce_and": "axes", "reduce_max": "axes", "reduce_min": "axes", "reduce_or": "axes",
@@ -103,7 +103,9 @@ def as_they_lie(
     """
     name, params = eqn.primitive.name, dict(eqn.params)
     ndim = max((x.ndim for x in operands if isinstance(x, ChannelsFirst)), default=0)
-    if not ndim or name not in ANY_ORDER or any(np.ndim(x) not in (0, ndim) for x in operands):
+    is_sharded = any(params.get(p) is not None for p in ("sharding", "out_sharding"))
+    have_all = all(np.ndim(x) in (0, ndim) for x in operands)
+    if not ndim or name not in ANY_ORDER or is_sharded or not have_all:
         return None
     if name in PER_AXIS:
         given = [p for p in PER_AXIS[name] if params.get(p) is not None]
@@ -117,11 +119,10 @@ def as_they_lie(
 
 def result_of(eqn: JaxprEqn, result: jax.Array) -> Value:
     """What ``eqn`` makes; ``result`` is what it made of operands ``as_they_lie``."""
-    ndim = max(v.aval.ndim for v in eqn.invars)
-    if result.ndim == ndim:
+    if ALONG.get(eqn.primitive.name) != "axes":
         return ChannelsFirst(result)
-    gone = eqn.params[ALONG[eqn.primitive.name]]
-    left = [axis for axis in _turned(range(ndim)) if axis not in gone]
+    gone = eqn.params["axes"]
+    left = [axis for axis in _turned(range(result.ndim + len(gone))) if axis not in gone]
     return result.transpose(np.argsort(left))
 
 

@@ -34,7 +34,7 @@ NEEDS_VALUES = (
     jax.errors.TracerIntegerConversionError,
 )
 
-Form = Callable[[jax.Array, jax.Array, dict[str, Any]], jax.Array]
+Form = Callable[[Any, Any, dict[str, Any]], Value]
 
 FORMS: dict[Any, tuple[Callable[[JaxprEqn], bool], Form]] = {  # when, and which
     conv_general_dilated_p: (has_a_fast_layout, convolve),
