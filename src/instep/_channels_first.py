@@ -103,9 +103,7 @@ def as_they_lie(
     """
     name, params = eqn.primitive.name, dict(eqn.params)
     ndim = max((x.ndim for x in operands if isinstance(x, ChannelsFirst)), default=0)
-    is_sharded = any(params.get(p) is not None for p in ("sharding", "out_sharding"))
-    have_all = all(np.ndim(x) in (0, ndim) for x in operands)
-    if not ndim or name not in ANY_ORDER or is_sharded or not have_all:
+    if not ndim or name not in ANY_ORDER or any(np.ndim(x) not in (0, ndim) for x in operands):
         return None
     if name in PER_AXIS:
         given = [p for p in PER_AXIS[name] if params.get(p) is not None]

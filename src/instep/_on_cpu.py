@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def _done(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
         if (program := called(eqn, operands)) is not None:
             return _values(program.jaxpr, program.consts, operands)
-        if (lying := as_they_lie(eqn, operands)) is not None:
+        if (lying := as_they_lie(eqn, operands)) is not None and not _is_sharded(eqn):
             return [result_of(eqn, x) for x in _bound(eqn, *lying)]
         if _form(eqn) is not convolve:
             operands = [in_order(x) for x in operands]
@@ -136,14 +136,13 @@ def _bound(eqn: JaxprEqn, operands: Sequence[Any], params: dict[str, Any]) -> li
 def _form(eqn: JaxprEqn) -> Form | None:
     """What computes the same faster; nothing where axes of a mesh are part of its type."""
     is_faster, form = FORMS.get(eqn.primitive, (lambda eqn: False, None))
-    if any(map(_is_sharded, (*eqn.invars, *eqn.outvars))):
-        return None
-    return form if is_faster(eqn) else None
+    return form if form is not None and not _is_sharded(eqn) and is_faster(eqn) else None
 
 
-def _is_sharded(variable: Any) -> bool:
-    """Over explicit axes of a mesh, which are part of its type."""
-    return any(axis is not None for axis in variable.aval.sharding.spec)
+def _is_sharded(eqn: JaxprEqn) -> bool:
+    """Over explicit axes of a mesh, which are part of the types of its variables."""
+    avals = (cast(ShapedArray, v.aval) for v in (*eqn.invars, *eqn.outvars))
+    return any(axis is not None for aval in avals for axis in aval.sharding.spec)
 
 
 @lru_cache(maxsize=1024)
