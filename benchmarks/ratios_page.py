@@ -18,6 +18,7 @@ from marked import filled, write_or_check
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 RESULT = "bench_{}_cpu_2026-11-30.json"
+KEPT = "-kept"  # behind the name of a result, where memory was kept
 
 TITLES = {  # by the name of the result
     "digits-mlp": "digits-mlp",
@@ -39,9 +40,10 @@ OTHERS = {
 
 
 def contenders(name: str) -> dict[str, dict[str, Any]]:
-    """What one result says of each, by name."""
-    kept = json.loads((HERE / "results" / RESULT.format(name)).read_text())
-    return {one["name"]: one for one in kept["contenders"]}
+    """What one result says of each, by name; nothing where there is none."""
+    path = HERE / "results" / RESULT.format(name)
+    result = json.loads(path.read_text()) if path.exists() else {"contenders": []}
+    return {one["name"]: one for one in result["contenders"]}
 
 
 def milliseconds(one: dict[str, Any]) -> str:
@@ -60,14 +62,14 @@ def ratio(above: dict[str, Any], below: dict[str, Any] | None) -> str:
     return f"{bold}{median}{bold} ({low} to {high})"
 
 
-def table(of: str, others: dict[str, str]) -> str:
+def table(of: str, others: dict[str, str], kind: str = "") -> str:
     """The step of contender ``of`` over the others', a row for every result that has it."""
     lines = [
         "| | ms | " + " | ".join(others.values()) + " |",
         "|---" * (2 + len(others)) + "|",
     ]
     for name, title in TITLES.items():
-        found = contenders(name)
+        found = contenders(name + kind)
         if of in found:
             cells = [ratio(found[of], found.get(other)) for other in others]
             lines.append(f"| {title} | {milliseconds(found[of])} | {' | '.join(cells)} |")
@@ -75,13 +77,17 @@ def table(of: str, others: dict[str, str]) -> str:
 
 
 def block() -> str:
-    """Both tables, and the words between them."""
+    """The tables, and the words between them."""
     torch = {name: OTHERS[name] for name in ("torch-eager", "torch-compile")}
     return "\n\n".join(
         [
             table("instep", OTHERS),
             "Lowered from PyTorch by `from_torch`, instead of written in Flax:",
             table("instep-lowered", torch | {"instep": "the Flax half"}),
+            "With `--keep-memory`, for all of them:",
+            table("instep", torch, KEPT),
+            "and lowered:",
+            table("instep-lowered", torch | {"instep": "the Flax half"}, KEPT),
         ]
     )
 

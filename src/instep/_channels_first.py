@@ -29,6 +29,11 @@ class ChannelsFirst(NamedTuple):
     def ndim(self) -> int:
         return self.last.ndim
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, *s, c = self.last.shape
+        return n, c, *s
+
     def transpose(self, *order: int) -> jax.Array:
         """As ``jax.Array.transpose`` of the array; in the order that is there, as it is."""
         return self.last.transpose([_last(axis, self.ndim) for axis in order])
@@ -65,9 +70,10 @@ ALONG = {  # parameters with axes; those of "axes" are gone in the result
     "cummax": "axis", "cummin": "axis", "cumprod": "axis", "cumsum": "axis",
     "reduce_and": "axes", "reduce_max": "axes", "reduce_min": "axes", "reduce_or": "axes",
     "reduce_prod": "axes", "reduce_sum": "axes", "rev": "dimensions", "sort": "dimension",
-    "split": "axis",
+    "split": "axis", "squeeze": "dimensions",
 }  # fmt: skip
-ANY_ORDER = EVERYWHERE | PER_AXIS.keys() | ALONG.keys()
+SHAPED = {"broadcast_in_dim": "shape", "reshape": "new_sizes"}  # parameters with a new shape
+ANY_ORDER = EVERYWHERE | PER_AXIS.keys() | ALONG.keys() | SHAPED.keys()
 CALLS = {  # parameters with the program that is called
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
@@ -105,6 +111,10 @@ def as_they_lie(
     ndim = max((x.ndim for x in operands if isinstance(x, ChannelsFirst)), default=0)
     if not ndim or name not in ANY_ORDER or any(np.ndim(x) not in (0, ndim) for x in operands):
         return None
+    if name in SHAPED:
+        return _shaped(operands[0], params, SHAPED[name])
+    if name == "squeeze" and min(params["dimensions"]) < 2:
+        return None
     if name in PER_AXIS:
         given = [p for p in PER_AXIS[name] if params.get(p) is not None]
         params |= {p: _turned(params[p]) for p in given}
@@ -117,11 +127,25 @@ def as_they_lie(
 
 def result_of(eqn: JaxprEqn, result: jax.Array) -> Value:
     """What ``eqn`` makes; ``result`` is what it made of operands ``as_they_lie``."""
-    if ALONG.get(eqn.primitive.name) != "axes":
+    gone = eqn.params["axes"] if ALONG.get(eqn.primitive.name) == "axes" else ()
+    if 0 not in gone and 1 not in gone:
         return ChannelsFirst(result)
-    gone = eqn.params["axes"]
     left = [axis for axis in _turned(range(result.ndim + len(gone))) if axis not in gone]
     return result.transpose(np.argsort(left))
+
+
+def _shaped(
+    x: Value, params: dict[str, Any], name: str
+) -> tuple[list[jax.Array], dict[str, Any]] | None:
+    """With other axes of space; None, if those of examples and channels change."""
+    shape = params[name]
+    axes = params.get("broadcast_dimensions", (0, 1))
+    if shape[:2] != x.shape[:2] or axes[:2] != (0, 1) or params.get("dimensions"):
+        return None
+    params[name] = _turned(shape)
+    if "broadcast_dimensions" in params:
+        params["broadcast_dimensions"] = tuple(_last(a, len(shape)) for a in _turned(axes))
+    return [_lying(x)], params
 
 
 def _lying(x: Value) -> jax.Array:

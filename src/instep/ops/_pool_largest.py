@@ -93,11 +93,24 @@ def _slid(x, axis, window, count):
 def _(axis, window, count, primals, tangents):
     ([x], [dx]) = primals, tangents
     best, at = _slid(x, axis, window, count)
+    return (best, at), (
+        _taken(dx, at, axis, window),
+        np.zeros(at.shape, jax.dtypes.float0),
+    )
+
+
+def _taken(x, at, axis, window):
+    """The element of each window that lies at ``at``."""
+    count = at.shape[axis]
     positions = window.positions(count)
-    dbest = jnp.zeros_like(best)
-    for i, element in enumerate(elements(dx, axis, window, count, 0)):
-        dbest += jnp.where(at == _places(positions[:, i], axis, x.ndim), element, 0)
-    return (best, at), (dbest, np.zeros(at.shape, jax.dtypes.float0))
+    if np.array_equal(positions.ravel(), np.arange(x.shape[axis])):  # each in one window alone
+        x = x.reshape(*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :])
+        is_it = jnp.expand_dims(at, axis + 1) == _places(positions, axis, x.ndim)
+        return jnp.where(is_it, x, 0).sum(axis + 1)
+    found = jnp.zeros(at.shape, x.dtype)
+    for i, element in enumerate(elements(x, axis, window, count, 0)):
+        found += jnp.where(at == _places(positions[:, i], axis, x.ndim), element, 0)
+    return found
 
 
 def _places(positions, axis, ndim):
