@@ -285,6 +285,9 @@ CLAIMS = (
             ("text-lstm", "text-lstm", "text-lstm"),
             ("resnet18-32", "ResNet-18 at 32 x 32", "resnet18-32"),
             ("resnet18-224", "ResNet-18 at 224 x 224", "resnet18-224"),
+            ("byte-gpt-kept", "byte-gpt, memory kept", "byte-gpt --keep-memory"),
+            ("resnet18-32-kept", "ResNet-18 at 32 x 32, kept", "resnet18-32 --keep-memory"),
+            ("resnet18-224-kept", "ResNet-18 at 224 x 224, kept", "resnet18-224 --keep-memory"),
         )
     ),
     Claim(

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
@@ -236,6 +237,7 @@ OTHERS = {  # those that take anything else than one or two floating numbers, be
     "convert_element_type": (lambda x: lax.convert_element_type(x, np.int32), 9 * X),
     "copy": (jnp.copy, X),
     "integer_pow": (lambda x: lax.integer_pow(x, 3), X),
+    "name": (lambda x: checkpoint_name(x, "x"), X),
     "not": (lax.bitwise_not, BITS[0]),
     "or": (lax.bitwise_or, *BITS),
     "population_count": (lax.population_count, BITS[0]),

@@ -45,9 +45,9 @@ EVERYWHERE = frozenset(  # operations on each number, or on the numbers at one p
     [
         "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
         "atanh", "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "convert_element_type",
-        "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc",
-        "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma",
-        "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not",
+        "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
+        "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log",
+        "log1p", "logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "not",
         "or", "population_count", "pow", "reduce_precision", "rem", "round", "rsqrt",
         "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign",
         "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
