@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
+from jax.sharding import PartitionSpec as P
 
 from conftest import assert_in_step
 from instep import ops
@@ -310,9 +312,117 @@ def test_an_operation_along_axes(name):
     np.testing.assert_array_equal(jax.jit(fn)(x), found)
 
 
-@pytest.mark.parametrize("is_sharded", [False, True])
-def test_a_program_with_shardings_stays_a_program(is_sharded):
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    inner = jax.jit(jnp.tanh, out_shardings=here if is_sharded else None)
+def rectified(x):
+    return lax.reduce_window(
+        lax.max(x, 0.0), -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 1, 1), "VALID"
+    )
+
+
+OF_CHANNELS_AND_SPACE = {
+    "a window, of equal elements": jax.grad(lambda x: rectified(x).sum()),
+    "a window, its tangent": lambda x: jax.jvp(rectified, (x,), (jnp.cumsum(x, 2),))[1],
+    "channels removed": lambda x: lax.squeeze(x[:, 1:2], (1,)),
+    "examples removed": lambda x: lax.squeeze(x[1:2], (0,)),
+    "channels twice": lambda x: lax.broadcast_in_dim(x, (4, 3, 3, 5, 2), (0, 2, 3, 4)),
+    "more channels": lambda x: lax.reshape(x, (4, 6, 5)),
+    "rows and columns exchanged": lambda x: lax.reshape(x, (4, 3, 2, 5), (0, 1, 3, 2)),
+    "columns of the result first": lambda x: lax.conv_general_dilated(
+        x, jnp.ones((3, 3, 2, 1)), (1, 1), "VALID", dimension_numbers=("NCHW", "OIHW", "NCWH")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_CHANNELS_AND_SPACE)
+def test_an_operation_of_channels_and_space(name):
+    fn = OF_CHANNELS_AND_SPACE[name]
+    x = jnp.asarray(DRAW.integers(-3, 4, (4, 3, 5, 2)), jnp.float32)
+    one = jnp.eye(3)[:, :, None, None]
+    found = jax.jit(fast_on_cpu(lambda x: fn(ops.conv2d(x, one))))(x)
+    np.testing.assert_array_equal(jax.jit(fn)(x), found)
+
+
+# Calls.
+
+HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"in_shardings": HERE}, {"out_shardings": HERE}])
+def test_a_program_with_shardings_stays_a_program(options):
+    inner = jax.jit(jnp.tanh, **options)
     made = jax.make_jaxpr(fast_on_cpu(lambda x, w: inner(ops.conv2d(x, w))))(*arrays()[:2])
-    assert ("out_shardings" in str(made)) == is_sharded
+    assert str(made).count("jit[") == len(options)
+
+
+def test_a_program_with_metadata_stays_a_program():
+    inner = jax.jit(jnp.tanh)
+
+    def marked(x, w):
+        with set_xla_metadata(inlineable="false"):
+            return inner(ops.conv2d(x, w))
+
+    assert str(jax.make_jaxpr(fast_on_cpu(marked))(*arrays()[:2])).count("jit[") == 1
+
+
+def test_a_constraint_on_channels_is_one_on_channels():
+    mesh = jax.make_mesh((1,), ("a",), axis_types=(jax.sharding.AxisType.Auto,))
+    channels = jax.sharding.NamedSharding(mesh, P(None, "a"))
+
+    def narrowed(x, w):
+        return jnp.asarray(ops.conv2d(x, w), jnp.bfloat16, device=channels)
+
+    made = jax.make_jaxpr(fast_on_cpu(narrowed))(*arrays()[:2])
+    asked = [eqn for eqn in made.eqns if eqn.params.get("sharding") == channels]
+    assert {eqn.outvars[0].aval.shape for eqn in asked} == {(N, C, H - 2, W - 2)}
+
+
+def test_what_is_computed_once_stays_so():
+    """Of two users, inside of the form and of one more around it."""
+    x, w, _ = arrays()
+    x, w = jnp.ones((128, *x.shape[1:])), jnp.asarray(w)  # more numbers than `FEW`
+
+    def two_users(x, w):
+        y = jnp.sin(ops.conv2d(x, w, None, 1, 1))
+        return ops.conv2d(y, w.swapaxes(0, 1)), y
+
+    once = fast_on_cpu(lambda x, w: jax.jvp(two_users, (x, w), (x, w)))
+    counts = [
+        str(jax.make_jaxpr(fn)(x, w)).count("_itself") for fn in (once, fast_on_cpu(once))
+    ]
+    assert counts[0] > 0
+    assert counts[0] == counts[1]
+
+
+@jax.custom_jvp
+def length(x):
+    return jnp.sqrt(jnp.square(x))
+
+
+@length.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    y = length(x)
+    return y, jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0) * dx
+
+
+@jax.custom_vjp
+def rounded(x):
+    return jnp.round(x)
+
+
+rounded.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (g,))
+
+
+@pytest.mark.parametrize("rule", [length, rounded])
+def test_a_derivative_from_outside_has_the_rule(rule, x64):
+    """Twice for a rule of tangents, which has its own derivative; some of its results are 0."""
+    x, w, _ = arrays()
+    x[0] = 0
+
+    def outer(of):
+        inner = jax.grad(lambda w, x: (rule(ops.conv2d(x, w)) ** 3).sum())
+        fn = of(inner if rule is length else lambda w, x: rule(ops.conv2d(x, w)))
+        return jax.jit(jax.grad(lambda x: jnp.square(fn(jnp.asarray(w), x)).sum()))(x)
+
+    right, found = outer(lambda fn: fn), outer(fast_on_cpu)
+    assert np.abs(right).max() > 0
+    assert_in_step(right, found, "dx")

@@ -74,20 +74,17 @@ ALONG = {  # parameters with axes; those of "axes" are gone in the result
 }  # fmt: skip
 SHAPED = {"broadcast_in_dim": "shape", "reshape": "new_sizes"}  # parameters with a new shape
 ANY_ORDER = EVERYWHERE | PER_AXIS.keys() | ALONG.keys() | SHAPED.keys()
-CALLS = {  # parameters with the program that is called
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-}
+CALLS = {"custom_jvp_call": "call_jaxpr", "jit": "jaxpr", "pjit": "jaxpr"}  # what is called
 
 
 def called(eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJaxpr | None:
-    """The program that ``eqn`` calls, where its operands need not be ``in_order`` for it."""
+    """The program that ``eqn`` calls, to be computed here, channels first as they lie.
+
+    None where there are none, or where the call is more than the program: it has shardings, or
+    is to stay a call (``computed_once``).
+    """
     params = eqn.params
-    if eqn.primitive.name not in CALLS or not any(
-        isinstance(x, ChannelsFirst) for x in operands
-    ):
+    if eqn.primitive.name not in CALLS or not _images(operands):
         return None
     shardings = (*params.get("in_shardings", ()), *params.get("out_shardings", ()))
     if eqn.ctx.xla_metadata or any(isinstance(s, jax.sharding.Sharding) for s in shardings):
@@ -100,6 +97,13 @@ def in_order(value: Value) -> jax.Array:
     return jnp.moveaxis(value.last, -1, 1) if isinstance(value, ChannelsFirst) else value
 
 
+def as_it_lies(value: Value) -> jax.Array:
+    """The array, channels last; a number is itself."""
+    if isinstance(value, ChannelsFirst):
+        return value.last
+    return jnp.moveaxis(value, 1, -1) if jnp.ndim(value) else value
+
+
 def as_they_lie(
     eqn: JaxprEqn, operands: Sequence[Value]
 ) -> tuple[list[jax.Array], dict[str, Any]] | None:
@@ -107,14 +111,16 @@ def as_they_lie(
 
     None where no operand has its channels first, or where ``eqn`` has to have them there.
     """
-    name, params = eqn.primitive.name, dict(eqn.params)
-    ndim = max((x.ndim for x in operands if isinstance(x, ChannelsFirst)), default=0)
-    if not ndim or name not in ANY_ORDER or any(np.ndim(x) not in (0, ndim) for x in operands):
+    name, params, images = eqn.primitive.name, dict(eqn.params), _images(operands)
+    if name not in ANY_ORDER or not images:
         return None
     if name in SHAPED:
-        return _shaped(operands[0], params, SHAPED[name])
-    if name == "squeeze" and min(params["dimensions"]) < 2:
+        return _shaped(images[0], params, SHAPED[name])
+    if name == "squeeze" and not {0, 1}.isdisjoint(params["dimensions"]):
         return None
+    if params.get("window_dimensions", (1, 1))[1] > 1:  # the first of a window is another one
+        return None
+    ndim = images[0].ndim
     if name in PER_AXIS:
         given = [p for p in PER_AXIS[name] if params.get(p) is not None]
         params |= {p: _turned(params[p]) for p in given}
@@ -122,7 +128,7 @@ def as_they_lie(
         axes = params[ALONG[name]]
         found = [_last(a, ndim) for a in np.atleast_1d(axes)]
         params[ALONG[name]] = tuple(sorted(found)) if isinstance(axes, tuple) else found[0]
-    return [_lying(x) for x in operands], params
+    return [as_it_lies(x) for x in operands], params
 
 
 def result_of(eqn: JaxprEqn, result: jax.Array) -> Value:
@@ -135,7 +141,7 @@ def result_of(eqn: JaxprEqn, result: jax.Array) -> Value:
 
 
 def _shaped(
-    x: Value, params: dict[str, Any], name: str
+    x: ChannelsFirst, params: dict[str, Any], name: str
 ) -> tuple[list[jax.Array], dict[str, Any]] | None:
     """With other axes of space; None, if those of examples and channels change."""
     shape = params[name]
@@ -145,13 +151,11 @@ def _shaped(
     params[name] = _turned(shape)
     if "broadcast_dimensions" in params:
         params["broadcast_dimensions"] = tuple(_last(a, len(shape)) for a in _turned(axes))
-    return [_lying(x)], params
+    return [x.last], params
 
 
-def _lying(x: Value) -> jax.Array:
-    if isinstance(x, ChannelsFirst):
-        return x.last
-    return jnp.moveaxis(x, 1, -1) if jnp.ndim(x) else x
+def _images(operands: Sequence[Value]) -> list[ChannelsFirst]:
+    return [x for x in operands if isinstance(x, ChannelsFirst)]
 
 
 def _turned(entries: Sequence[T]) -> tuple[T, ...]:

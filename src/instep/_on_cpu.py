@@ -19,7 +19,15 @@ from jax.extend.core.primitives import (
 )
 from jax.extend.source_info_util import current_name_stack, user_context
 
-from ._channels_first import ChannelsFirst, Value, as_they_lie, called, in_order, result_of
+from ._channels_first import (
+    ChannelsFirst,
+    Value,
+    as_it_lies,
+    as_they_lie,
+    called,
+    in_order,
+    result_of,
+)
 from ._computed_once import computed_once, shared
 from ._convolve import convolve, has_a_fast_layout
 from ._pooling import add_to_chosen, has_a_faster_sum
@@ -115,12 +123,32 @@ def _done(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
         if (program := called(eqn, operands)) is not None:
-            return _values(program.jaxpr, program.consts, operands)
+            return _called(eqn, program, operands)
         if (lying := as_they_lie(eqn, operands)) is not None and not _is_sharded(eqn):
             return [result_of(eqn, x) for x in _bound(eqn, *lying)]
         if _form(eqn) is not convolve:
             operands = [in_order(x) for x in operands]
         return _bound(eqn, operands, eqn.params)
+
+
+def _called(eqn: JaxprEqn, program: ClosedJaxpr, operands: list[Value]) -> list[Value]:
+    """The program, computed here; whoever differentiates it has the rule that it came with."""
+
+    def made(*operands: Value) -> list[Value]:
+        return _values(program.jaxpr, program.consts, operands)
+
+    if eqn.primitive.name != "custom_jvp_call":
+        return made(*operands)
+
+    def as_given(*operands: Value) -> list[Value]:
+        results = _bound(eqn, [in_order(x) for x in operands], eqn.params)
+        images = [isinstance(x, ChannelsFirst) for x in jax.eval_shape(made, *operands)]
+        both = zip(results, images, strict=True)
+        return [ChannelsFirst(as_it_lies(x)) if is_one else x for x, is_one in both]
+
+    fn = jax.custom_jvp(made)
+    fn.defjvp(lambda primals, tangents: jax.jvp(as_given, primals, tangents))
+    return fn(*operands)
 
 
 def _bound(eqn: JaxprEqn, operands: Sequence[Any], params: dict[str, Any]) -> list[Any]:
@@ -140,9 +168,10 @@ def _form(eqn: JaxprEqn) -> Form | None:
 
 
 def _is_sharded(eqn: JaxprEqn) -> bool:
-    """Over explicit axes of a mesh, which are part of the types of its variables."""
-    avals = (cast(ShapedArray, v.aval) for v in (*eqn.invars, *eqn.outvars))
-    return any(axis is not None for aval in avals for axis in aval.sharding.spec)
+    """Over axes of a mesh that are part of the types of its variables, or that it asks for."""
+    shardings = [cast(ShapedArray, v.aval).sharding for v in (*eqn.invars, *eqn.outvars)]
+    shardings += [eqn.params.get(name) for name in ("sharding", "out_sharding")]
+    return any(axis is not None for s in shardings for axis in getattr(s, "spec", ()))
 
 
 @lru_cache(maxsize=1024)
