@@ -18,7 +18,6 @@ from marked import filled, write_or_check
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 RESULT = "bench_{}_cpu_2026-11-30.json"
-KEPT = "-kept"  # behind the name of a result, where memory was kept
 
 TITLES = {  # by the name of the result
     "digits-mlp": "digits-mlp",
@@ -30,6 +29,10 @@ TITLES = {  # by the name of the result
     "resnet18-32": "resnet18-32",
     "resnet18-224": "resnet18-224",
 }
+KEPT = {  # results with --keep-memory
+    f"{name}-kept": TITLES[name]
+    for name in ("byte-gpt", "gpt-k8", "resnet18-32", "resnet18-224")
+}
 OTHERS = {
     "torch-eager": "PyTorch eager",
     "torch-compile": "`torch.compile`",
@@ -40,9 +43,8 @@ OTHERS = {
 
 
 def contenders(name: str) -> dict[str, dict[str, Any]]:
-    """What one result says of each, by name; nothing where there is none."""
-    path = HERE / "results" / RESULT.format(name)
-    result = json.loads(path.read_text()) if path.exists() else {"contenders": []}
+    """What one result says of each, by name."""
+    result = json.loads((HERE / "results" / RESULT.format(name)).read_text())
     return {one["name"]: one for one in result["contenders"]}
 
 
@@ -62,14 +64,14 @@ def ratio(above: dict[str, Any], below: dict[str, Any] | None) -> str:
     return f"{bold}{median}{bold} ({low} to {high})"
 
 
-def table(of: str, others: dict[str, str], kind: str = "") -> str:
+def table(of: str, others: dict[str, str], titles: dict[str, str]) -> str:
     """The step of contender ``of`` over the others', a row for every result that has it."""
     lines = [
         "| | ms | " + " | ".join(others.values()) + " |",
         "|---" * (2 + len(others)) + "|",
     ]
-    for name, title in TITLES.items():
-        found = contenders(name + kind)
+    for name, title in titles.items():
+        found = contenders(name)
         if of in found:
             cells = [ratio(found[of], found.get(other)) for other in others]
             lines.append(f"| {title} | {milliseconds(found[of])} | {' | '.join(cells)} |")
@@ -79,15 +81,16 @@ def table(of: str, others: dict[str, str], kind: str = "") -> str:
 def block() -> str:
     """The tables, and the words between them."""
     torch = {name: OTHERS[name] for name in ("torch-eager", "torch-compile")}
+    of_lowered = torch | {"instep": "the Flax half"}
     return "\n\n".join(
         [
-            table("instep", OTHERS),
+            table("instep", OTHERS, TITLES),
             "Lowered from PyTorch by `from_torch`, instead of written in Flax:",
-            table("instep-lowered", torch | {"instep": "the Flax half"}),
-            "With `--keep-memory`, for all of them:",
+            table("instep-lowered", of_lowered, TITLES),
+            "With `--keep-memory`, in the process of every contender:",
             table("instep", torch, KEPT),
-            "and lowered:",
-            table("instep-lowered", torch | {"instep": "the Flax half"}, KEPT),
+            "Lowered from PyTorch, with `--keep-memory`:",
+            table("instep-lowered", of_lowered, KEPT),
         ]
     )
 

@@ -1,9 +1,9 @@
-"""Arrays with their channels first that lie channels last, from one convolution to the next.
+"""Arrays that are written channels first and kept channels last, between convolutions.
 
 The fast forms of a convolution have the channels last. Of a net that is written with the
 channels first, as PyTorch's are, XLA copies every image into the other order before each
-convolution, and back behind it. What lies between two of them mostly does not care: here it is
-computed in the order that is there, and an image is copied only for what does.
+convolution, and back behind it. What lies between two of them can mostly be computed in either
+order: here it is computed channels last, and an array is brought back only for what cannot.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class ChannelsFirst(NamedTuple):
-    """An array of shape ``(N, C, *S)``."""
+    """An array of shape ``(N, C, *S)``, kept channels last."""
 
-    last: jax.Array  # the same, shape=(N, *S, C)
+    last: jax.Array  # shape=(N, *S, C)
 
     @property
     def ndim(self) -> int:
@@ -35,13 +35,13 @@ class ChannelsFirst(NamedTuple):
         return n, c, *s
 
     def transpose(self, *order: int) -> jax.Array:
-        """As ``jax.Array.transpose`` of the array; in the order that is there, as it is."""
+        """``jax.Array.transpose`` of the array; moves nothing to the order it is kept in."""
         return self.last.transpose([_last(axis, self.ndim) for axis in order])
 
 
-Value = jax.Array | ChannelsFirst
+Value = jax.Array | ChannelsFirst  # what operations take and make
 
-EVERYWHERE = frozenset(  # operations on each number, or on the numbers at one place
+ELEMENTWISE = frozenset(  # operations on each number, or on those at one place
     [
         "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
         "atanh", "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "convert_element_type",
@@ -65,7 +65,7 @@ PER_AXIS = {  # parameters with an entry for each axis
     "select_and_scatter_add": WINDOWS,
     "slice": ("start_indices", "limit_indices", "strides"),
 }
-ALONG = {  # parameters with axes; those of "axes" are gone in the result
+ALONG = {  # parameters that name axes
     "argmax": "axes", "argmin": "axes", "concatenate": "dimension", "cumlogsumexp": "axis",
     "cummax": "axis", "cummin": "axis", "cumprod": "axis", "cumsum": "axis",
     "reduce_and": "axes", "reduce_max": "axes", "reduce_min": "axes", "reduce_or": "axes",
@@ -73,15 +73,19 @@ ALONG = {  # parameters with axes; those of "axes" are gone in the result
     "split": "axis", "squeeze": "dimensions",
 }  # fmt: skip
 SHAPED = {"broadcast_in_dim": "shape", "reshape": "new_sizes"}  # parameters with a new shape
-ANY_ORDER = EVERYWHERE | PER_AXIS.keys() | ALONG.keys() | SHAPED.keys()
-CALLS = {"custom_jvp_call": "call_jaxpr", "jit": "jaxpr", "pjit": "jaxpr"}  # what is called
+ANY_ORDER = ELEMENTWISE | PER_AXIS.keys() | ALONG.keys() | SHAPED.keys()
+CALLS = {
+    "custom_jvp_call": "call_jaxpr",
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+}  # parameters with a program
 
 
-def called(eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJaxpr | None:
-    """The program that ``eqn`` calls, to be computed here, channels first as they lie.
+def program_of(eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJaxpr | None:
+    """The program that ``eqn`` calls, if it is to be computed in place.
 
-    None where there are none, or where the call is more than the program: it has shardings, or
-    is to stay a call (``computed_once``).
+    None where no operand is kept channels last, or where the call says more than its program:
+    shardings, or metadata (``computed_once``).
     """
     params = eqn.params
     if eqn.primitive.name not in CALLS or not _images(operands):
@@ -97,6 +101,11 @@ def in_order(value: Value) -> jax.Array:
     return jnp.moveaxis(value.last, -1, 1) if isinstance(value, ChannelsFirst) else value
 
 
+def transposed(y: jax.Array, order: Sequence[int]) -> Value:
+    """``y``, channels last, in that order; kept as it is where that is channels first."""
+    return ChannelsFirst(y) if tuple(order) == _order(y.ndim) else y.transpose(order)
+
+
 def as_it_lies(value: Value) -> jax.Array:
     """The array, channels last; a number is itself."""
     if isinstance(value, ChannelsFirst):
@@ -109,7 +118,7 @@ def as_they_lie(
 ) -> tuple[list[jax.Array], dict[str, Any]] | None:
     """The operands of ``eqn`` and its parameters, channels last.
 
-    None where no operand has its channels first, or where ``eqn`` has to have them there.
+    None where no operand is kept so, or where ``eqn`` depends on the order.
     """
     name, params, images = eqn.primitive.name, dict(eqn.params), _images(operands)
     if name not in ANY_ORDER or not images:
@@ -118,7 +127,7 @@ def as_they_lie(
         return _shaped(images[0], params, SHAPED[name])
     if name == "squeeze" and not {0, 1}.isdisjoint(params["dimensions"]):
         return None
-    if params.get("window_dimensions", (1, 1))[1] > 1:  # the first of a window is another one
+    if params.get("window_dimensions", (1, 1))[1] > 1:  # of equal ones another is the first
         return None
     ndim = images[0].ndim
     if name in PER_AXIS:
@@ -165,4 +174,8 @@ def _turned(entries: Sequence[T]) -> tuple[T, ...]:
 
 def _last(axis: int, ndim: int) -> int:
     """Where an axis of the array lies, channels last."""
-    return (0, ndim - 1, *range(1, ndim - 1))[axis]
+    return _order(ndim)[axis]
+
+
+def _order(ndim: int) -> tuple[int, ...]:
+    return 0, ndim - 1, *range(1, ndim - 1)

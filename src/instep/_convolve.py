@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from ._channels_first import ChannelsFirst, Value
+from ._channels_first import Value, transposed
 from ._computed_once import computed_once
 from ._convolution import Convolution, channels_last, cut
 from ._dtypes import wide
@@ -37,9 +37,7 @@ def has_a_fast_layout(eqn: JaxprEqn) -> bool:
 def convolve(lhs: Value, rhs: Value, params: dict[str, Any]) -> Value:
     """``jax.lax.conv_general_dilated`` of what ``has_a_fast_layout``."""
     c, order = channels_last(lhs, rhs, params)
-    y = _form(c)(c)
-    is_first = order == (0, y.ndim - 1, *range(1, y.ndim - 1))
-    return ChannelsFirst(y) if is_first else y.transpose(order)
+    return transposed(_form(c)(c), order)
 
 
 def _form(c: Convolution) -> Callable[[Convolution], jax.Array]:

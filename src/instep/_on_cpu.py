@@ -24,8 +24,8 @@ from ._channels_first import (
     Value,
     as_it_lies,
     as_they_lie,
-    called,
     in_order,
+    program_of,
     result_of,
 )
 from ._computed_once import computed_once, shared
@@ -58,10 +58,12 @@ _AS_WRITTEN = ContextVar("as_written", default=False)
 def fast_on_cpu(fn: F) -> F:
     """``fn`` in the ``FORMS`` that are fast, and with what is ``shared`` as ``computed_once``.
 
-    Only if the CPU is the default backend. It is the same function up to the order of its sums,
-    and everything else in it stays as it is. Derivatives are to be taken inside of it: theirs
-    are convolutions and products too. Where nothing is traced, a branch of ``fn`` needs a
-    number, or ``fn`` turns on float64 for a part of itself, it is ``fn``.
+    Only if the CPU is the default backend. What is written channels first is computed channels
+    last between convolutions, and programs that are called there, in place. It is the same
+    function up to the order of its sums, and everything else stays as it is. Derivatives are to
+    be taken inside of it: theirs are convolutions and products too. Where nothing is traced, a
+    branch of ``fn`` needs a number, or ``fn`` turns on float64 for a part of itself, it is
+    ``fn``.
     """
     if _AS_WRITTEN.get() or jax.default_backend() != "cpu":
         return fn
@@ -97,7 +99,7 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> l
 
 
 def _values(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Value]) -> list[Value]:
-    """What ``jaxpr`` makes, channels first or as it lies."""
+    """What ``jaxpr`` makes, images kept channels last."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values |= zip(jaxpr.invars, operands, strict=True)
 
@@ -122,17 +124,18 @@ def _done(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
     """One operation, where it was written."""
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
-        if (program := called(eqn, operands)) is not None:
+        if (program := program_of(eqn, operands)) is not None:
             return _called(eqn, program, operands)
-        if (lying := as_they_lie(eqn, operands)) is not None and not _is_sharded(eqn):
-            return [result_of(eqn, x) for x in _bound(eqn, *lying)]
-        if _form(eqn) is not convolve:
+        form = _form(eqn)
+        if (kept := as_they_lie(eqn, operands)) is not None and not _is_sharded(eqn):
+            return [result_of(eqn, x) for x in _bound(eqn, form, *kept)]
+        if form is not convolve:
             operands = [in_order(x) for x in operands]
-        return _bound(eqn, operands, eqn.params)
+        return _bound(eqn, form, operands, eqn.params)
 
 
 def _called(eqn: JaxprEqn, program: ClosedJaxpr, operands: list[Value]) -> list[Value]:
-    """The program, computed here; whoever differentiates it has the rule that it came with."""
+    """The program, in place; whoever differentiates it has the rule that it came with."""
 
     def made(*operands: Value) -> list[Value]:
         return _values(program.jaxpr, program.consts, operands)
@@ -141,18 +144,20 @@ def _called(eqn: JaxprEqn, program: ClosedJaxpr, operands: list[Value]) -> list[
         return made(*operands)
 
     def as_given(*operands: Value) -> list[Value]:
-        results = _bound(eqn, [in_order(x) for x in operands], eqn.params)
-        images = [isinstance(x, ChannelsFirst) for x in jax.eval_shape(made, *operands)]
-        both = zip(results, images, strict=True)
-        return [ChannelsFirst(as_it_lies(x)) if is_one else x for x, is_one in both]
+        results = _bound(eqn, None, [in_order(x) for x in operands], eqn.params)
+        are_kept = [isinstance(x, ChannelsFirst) for x in jax.eval_shape(made, *operands)]
+        both = zip(results, are_kept, strict=True)
+        return [ChannelsFirst(as_it_lies(x)) if is_kept else x for x, is_kept in both]
 
     fn = jax.custom_jvp(made)
     fn.defjvp(lambda primals, tangents: jax.jvp(as_given, primals, tangents))
     return fn(*operands)
 
 
-def _bound(eqn: JaxprEqn, operands: Sequence[Any], params: dict[str, Any]) -> list[Any]:
-    if form := _form(eqn):
+def _bound(
+    eqn: JaxprEqn, form: Form | None, operands: Sequence[Any], params: dict[str, Any]
+) -> list[Any]:
+    if form is not None:
         left, right = operands
         return [form(left, right, params)]
     if _changes_inside(eqn):

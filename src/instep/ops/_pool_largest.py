@@ -103,7 +103,7 @@ def _taken(x, at, axis, window):
     """The element of each window that lies at ``at``."""
     count = at.shape[axis]
     positions = window.positions(count)
-    if np.array_equal(positions.ravel(), np.arange(x.shape[axis])):  # each in one window alone
+    if np.array_equal(positions.ravel(), np.arange(x.shape[axis])):  # windows side by side
         x = x.reshape(*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :])
         is_it = jnp.expand_dims(at, axis + 1) == _places(positions, axis, x.ndim)
         return jnp.where(is_it, x, 0).sum(axis + 1)
