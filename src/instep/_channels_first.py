@@ -74,11 +74,10 @@ ALONG = {  # parameters that name axes
 }  # fmt: skip
 SHAPED = {"broadcast_in_dim": "shape", "reshape": "new_sizes"}  # parameters with a new shape
 ANY_ORDER = ELEMENTWISE | PER_AXIS.keys() | ALONG.keys() | SHAPED.keys()
-CALLS = {
+CALLS = {  # parameters with a program
     "custom_jvp_call": "call_jaxpr",
     "jit": "jaxpr",
-    "pjit": "jaxpr",
-}  # parameters with a program
+}
 
 
 def program_of(eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJaxpr | None:

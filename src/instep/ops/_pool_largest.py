@@ -93,10 +93,7 @@ def _slid(x, axis, window, count):
 def _(axis, window, count, primals, tangents):
     ([x], [dx]) = primals, tangents
     best, at = _slid(x, axis, window, count)
-    return (best, at), (
-        _taken(dx, at, axis, window),
-        np.zeros(at.shape, jax.dtypes.float0),
-    )
+    return (best, at), (_taken(dx, at, axis, window), np.zeros(at.shape, jax.dtypes.float0))
 
 
 def _taken(x, at, axis, window):
