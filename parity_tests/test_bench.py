@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ from instep.bench._optax import optax_of
 from instep.bench._plot import picture
 from instep.bench._process import environment
 from instep.bench._rounds import interleave
-from instep.bench._settings import Job, Settings
+from instep.bench._settings import NO_OPTION, Job, Settings
 from instep.bench._survey import items_of, survey
 from instep.bench._torch import fuse, train_step
 from instep.bridge._from_torch import jax_loop_of, lowered_loss
@@ -146,6 +146,22 @@ def test_contenders_are_named():
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError):
         Settings(**wrong)
+
+
+def test_the_options_ask_for_the_same_settings(monkeypatch):
+    asked = []
+    monkeypatch.setattr("instep.cli._bench.run", lambda *given: asked.append(given[2]))
+    others = Settings(
+        rounds=3, steps=2, check_steps=1, check_examples=1, seed=4, device="cpu",
+        precision="bf16", matmul_precision="bfloat16", threads=1, keep_memory=True,
+        peak_tflops=0.5,
+    )  # fmt: skip
+    same = {name for name, value in asdict(others).items() if value == asdict(Settings())[name]}
+    assert same == NO_OPTION
+    for settings in (Settings(), others):
+        instep_bench("digits-mlp", *settings.options())
+    assert asked == [Settings(), others]
+    assert Settings(warm_up=0).options() is None
 
 
 def test_a_worker_finds_nothing_compiled_before():
@@ -437,6 +453,10 @@ def test_a_workload_from_the_command_line_to_the_picture(tmp_path):
     jsonschema.Draft202012Validator(schema).validate(found)
     assert found["work"]["items"] == 64 and found["parity"]["in_step"]
     assert found["settings"]["keep_memory"]
+    assert found["command"] == (
+        "instep bench digits-mlp --against torch-eager,jax-plain --rounds 3 --steps 2 "
+        "--check-steps 2 --device cpu --keep-memory --peak-tflops 0.1"
+    )
     for one in found["contenders"]:
         assert len(one["rounds"]) == 3 and min(one["rounds"]) > 0
         assert one["judged"] >= 7 * 2 + 6, "six parameters and the loss, at every step"
@@ -447,7 +467,7 @@ def test_a_workload_from_the_command_line_to_the_picture(tmp_path):
 
 
 WRONG_RATE = """
-    from dataclasses import replace
+    from dataclasses import asdict, replace
     import optax
     from instep import workloads
 

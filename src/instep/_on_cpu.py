@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,12 @@ from ._channels_first import (
 )
 from ._computed_once import computed_once, shared
 from ._convolve import convolve, has_a_fast_layout
+from ._eqn import is_sharded
+from ._loop_sums import loop_sums, to_be_kept
 from ._pooling import add_to_chosen, has_a_faster_sum
 from ._product import has_a_faster_form, multiply
+from ._residuals import Residual, residuals
+from ._scan import Change, Pass, changed, is_loop
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,9 +110,10 @@ def _values(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Value]) -> l
     def read(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
-    once = shared(jaxpr)
+    unwritten = residuals(jaxpr)
+    once = shared(jaxpr) - unwritten.keys()
     for eqn in jaxpr.eqns:
-        results = _done(eqn, [read(v) for v in eqn.invars])
+        results = _done(eqn, [read(v) for v in eqn.invars], _change(eqn, unwritten))
         for variable, result in zip(eqn.outvars, results, strict=True):
             values[variable] = _once(result) if variable in once else result
     return [read(v) for v in jaxpr.outvars]
@@ -120,14 +125,16 @@ def _once(value: Value) -> Value:
     return computed_once(value)
 
 
-def _done(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
+def _done(eqn: JaxprEqn, operands: list[Value], change: Change | None) -> list[Value]:
     """One operation, where it was written."""
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
+        if change is not None:
+            return changed(eqn, change, [in_order(x) for x in operands], _evaluate)
         if (program := program_of(eqn, operands)) is not None:
             return _called(eqn, program, operands)
         form = _form(eqn)
-        if (kept := as_they_lie(eqn, operands)) is not None and not _is_sharded(eqn):
+        if (kept := as_they_lie(eqn, operands)) is not None and not is_sharded(eqn):
             return [result_of(eqn, x) for x in _bound(eqn, form, *kept)]
         if form is not convolve:
             operands = [in_order(x) for x in operands]
@@ -169,14 +176,23 @@ def _bound(
 def _form(eqn: JaxprEqn) -> Form | None:
     """What computes the same faster; nothing where axes of a mesh are part of its type."""
     is_faster, form = FORMS.get(eqn.primitive, (lambda eqn: False, None))
-    return form if form is not None and not _is_sharded(eqn) and is_faster(eqn) else None
+    return form if form is not None and not is_sharded(eqn) and is_faster(eqn) else None
 
 
-def _is_sharded(eqn: JaxprEqn) -> bool:
-    """Over axes of a mesh that are part of the types of its variables, or that it asks for."""
-    shardings = [cast(ShapedArray, v.aval).sharding for v in (*eqn.invars, *eqn.outvars)]
-    shardings += [eqn.params.get(name) for name in ("sharding", "out_sharding")]
-    return any(axis is not None for s in shardings for axis in getattr(s, "spec", ()))
+def _change(eqn: JaxprEqn, unwritten: Mapping[Any, Residual]) -> Change | None:
+    """What a loop is to do otherwise."""
+    if not is_loop(eqn) or is_sharded(eqn):
+        return None
+    one = Pass.of(eqn)
+    reads, writes = one.outside(eqn)
+    sums = loop_sums(one)
+    change = Change(
+        sums,
+        to_be_kept(one, sums),
+        frozenset(n for n, v in enumerate(writes) if v in unwritten),
+        {n: unwritten[v].recipe(reads) for n, v in enumerate(reads) if v in unwritten},
+    )
+    return change if any(change) else None
 
 
 @lru_cache(maxsize=1024)
@@ -198,8 +214,10 @@ def _changes_inside(eqn: JaxprEqn) -> bool:
 @lru_cache(maxsize=1024)
 def _is_changed(jaxpr: Jaxpr) -> bool:
     """Whether ``_evaluate`` makes anything but the program itself."""
-    return bool(shared(jaxpr)) or any(
-        _form(eqn) is not None or any(map(_is_changed, jaxprs_in_params(eqn.params)))
+    return bool(shared(jaxpr) or residuals(jaxpr)) or any(
+        _form(eqn) is not None
+        or _change(eqn, {}) is not None
+        or any(map(_is_changed, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
 

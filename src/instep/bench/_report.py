@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ class BenchReport:
     load: tuple[float, float]  # before and after
     seconds: float  # the whole run
 
+    @property
+    def command(self) -> str | None:
+        """That asks for the same again; None: from Python alone."""
+        options = self.settings.options()
+        if options is None:
+            return None
+        against = ",".join(one.name for one in self.contenders[1:])
+        return shlex.join(["instep", "bench", self.target, "--against", against, *options])
+
     def items_per_second(self, one: Measured) -> float:
         """Examples, images or tokens, by the median step."""
         return self.work["items"] / one.step.median
@@ -86,7 +96,7 @@ class BenchReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as ``bench.schema.json`` describes it."""
-        found: dict[str, Any] = {"schema": SCHEMA} | asdict(self)
+        found: dict[str, Any] = {"schema": SCHEMA, "command": self.command} | asdict(self)
         for record, one in zip(found["contenders"], self.contenders, strict=True):
             record["items_per_second"] = self.items_per_second(one)
             record["flops_per_second"] = self.flops_per_second(one)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
 DEVICES = ("auto", "cpu", "gpu")
+NO_OPTION = frozenset(["warm_up", "block", "pause", "batches"])  # of the command line
 MATMUL = {"highest": "highest", "tensorfloat32": "high", "bfloat16": "medium"}  # JAX -> PyTorch
 
 
@@ -67,6 +68,17 @@ class Settings:
             )
         if self.peak_tflops is not None and not self.peak_tflops > 0:
             raise ValueError(f"peak_tflops must be above 0; got {self.peak_tflops}.")
+
+    def options(self) -> list[str] | None:
+        """What ``instep bench`` is to be given for these; None: it has no option for one."""
+        asked = {x.name: getattr(self, x.name) for x in fields(self)}
+        changed = {x.name: asked[x.name] for x in fields(self) if asked[x.name] != x.default}
+        if changed.keys() & NO_OPTION:
+            return None
+        found = []
+        for name, value in changed.items():
+            found += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return found
 
 
 @dataclass(frozen=True)
