@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.extend.core import jaxprs_in_params
+from jax.extend.core.primitives import scan_p
 from jax.sharding import AxisType, PartitionSpec as P
 
 import instep
 from conftest import assert_in_step
 from instep._on_cpu import as_written, fast_on_cpu
-from instep._scan import Pass, is_loop
+from instep._scan import Pass
 
 
 T, B, N = 5, 3, 4  # passes, examples, numbers
@@ -66,6 +67,19 @@ def in_turn(h, x):
 def reads_what_the_first_read(h, x_TBN):
     _, doubled = lax.scan(lambda h, x: (h + x, 2 * x), h, x_TBN)
     return lax.scan(lambda h, xy: (h + xy[0] * jnp.sin(xy[1]), None), h, (x_TBN, doubled))[0]
+
+
+def reads_in_another_order(h, x_TBN):
+    """What is not written first, from what is not written either."""
+
+    def first(h, x):
+        s = jnp.exp(h)
+        t = 1 - s
+        return h + x, (t, 2 * t, s)
+
+    h, (t, u, s) = lax.scan(first, h, x_TBN)
+    read = (u, t, s)
+    return lax.scan(lambda h, r: (h + jnp.sin(r[0]) * jnp.cos(r[1]) * r[2], None), h, read)[0]
 
 
 def returns_it(h, x_TBN):
@@ -159,6 +173,7 @@ PAIRS = {
     "five operations": (passes(five), 0),
     "exp": (passes(lambda h, x: (h, jnp.exp(h))), 0),
     "of what is read": (reads_what_the_first_read, 1),
+    "in another order": (reads_in_another_order, 2),
     "returned": (returns_it, 0),
     "without its source": (reads_one_of_them, 0),
     "all of it in every pass": (has_all_of_it, 0),
@@ -175,7 +190,7 @@ PAIRS = {
 
 def written(jaxpr):
     """How many arrays all loops in it write."""
-    own = (len(Pass.of(eqn).writes) for eqn in jaxpr.eqns if is_loop(eqn))
+    own = (len(Pass.of(eqn).writes) for eqn in jaxpr.eqns if eqn.primitive is scan_p)
     inside = (written(x) for eqn in jaxpr.eqns for x in jaxprs_in_params(eqn.params))
     return sum(own) + sum(inside)
 
@@ -213,7 +228,7 @@ def test_a_lstm_writes_what_pytorchs_does():
         return jnp.sum(jnp.sin(lstm(*operands)))
 
     def forward(fn):
-        loops = [eqn for eqn in jax.make_jaxpr(fn)(*operands).eqns if is_loop(eqn)]
+        loops = [eqn for eqn in jax.make_jaxpr(fn)(*operands).eqns if eqn.primitive is scan_p]
         return len(Pass.of(loops[0]).writes)
 
     output, before = 1, 1  # of the pass, and the state it began with

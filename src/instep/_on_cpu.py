@@ -35,7 +35,7 @@ from ._loop_sums import loop_sums, to_be_kept
 from ._pooling import add_to_chosen, has_a_faster_sum
 from ._product import has_a_faster_form, multiply
 from ._residuals import Residual, residuals
-from ._scan import Change, Pass, changed, is_loop
+from ._scan import Change, Pass, changed, may_change
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -181,7 +181,7 @@ def _form(eqn: JaxprEqn) -> Form | None:
 
 def _change(eqn: JaxprEqn, unwritten: Mapping[Any, Residual]) -> Change | None:
     """What a loop is to do otherwise."""
-    if not is_loop(eqn) or is_sharded(eqn):
+    if not may_change(eqn):
         return None
     one = Pass.of(eqn)
     reads, writes = one.outside(eqn)

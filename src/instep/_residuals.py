@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import Jaxpr, Literal, Var
 
-from ._eqn import is_sharded
 from ._loop_sums import factors
-from ._scan import Pass, Recipe, is_loop
+from ._scan import Pass, Recipe, may_change
 
 
 ELEMENTWISE = "add and eq ge gt le lt max min mul ne neg not or select_n sign square sub"
@@ -42,7 +41,7 @@ def residuals(jaxpr: Jaxpr) -> Mapping[Var, Residual]:
     read_by = _read_by(jaxpr)
     found: dict[Var, Residual] = {}
     needed: set[Var] = set()
-    for eqn in filter(_may_change, jaxpr.eqns):
+    for eqn in filter(may_change, jaxpr.eqns):
         one = Pass.of(eqn)
         reads, writes = one.outside(eqn)
         written = list(zip(one.writes, writes, strict=True))
@@ -90,7 +89,7 @@ def _read_by(jaxpr: Jaxpr) -> Mapping[Var, Set[Var]]:
     others = {v for v in jaxpr.outvars if isinstance(v, Var)}
     for eqn in jaxpr.eqns:
         reads: Sequence[Var] = ()
-        if _may_change(eqn):
+        if may_change(eqn):
             one = Pass.of(eqn)
             reads, _ = one.outside(eqn)
             for inner, outer in zip(one.reads, reads, strict=True):
@@ -98,7 +97,3 @@ def _read_by(jaxpr: Jaxpr) -> Mapping[Var, Set[Var]]:
                 others |= {outer} if inner in factors(one) else set()
         others |= {v for v in eqn.invars[: len(eqn.invars) - len(reads)] if isinstance(v, Var)}
     return {v: reads for v, reads in found.items() if v not in others}
-
-
-def _may_change(eqn: JaxprEqn) -> bool:
-    return is_loop(eqn) and not is_sharded(eqn)

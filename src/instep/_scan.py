@@ -11,6 +11,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Var
 from jax.extend.core.primitives import scan_p
 
 from ._compat import scan_counts
+from ._eqn import is_sharded
 
 
 Evaluate = Callable[[Jaxpr, Sequence[Any], Sequence[Any]], list[Any]]
@@ -74,8 +75,9 @@ class Change(NamedTuple):
     recipes: Mapping[int, Recipe] = {}  # of what it reads, instead of reading it
 
 
-def is_loop(eqn: JaxprEqn) -> bool:
-    return eqn.primitive is scan_p
+def may_change(eqn: JaxprEqn) -> bool:
+    """Whether it is a loop, and not over axes of a mesh that are part of its types."""
+    return eqn.primitive is scan_p and not is_sharded(eqn)
 
 
 def changed(
