@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from jax import lax
+from jax import export, lax
 from jax.extend.core import jaxprs_in_params
 from jax.extend.core.primitives import scan_p
 
@@ -215,11 +215,21 @@ def more_than_it_reads(begin, x, y):
     return lax.scan(one, (begin, jnp.tile(begin, 2).T), (x, y))[0]
 
 
+def of_numbers(begin, x, y):
+    """One of the factors is written into the program."""
+
+    def one(c, x):
+        return c + lax.dot_general(x[0, 0], np.float32(2.0).item(), (((), ()), ((), ()))), None
+
+    return lax.scan(one, begin[0, 0], x)[0]
+
+
 LOOPS = {
     adds_products: 1,
     of_another_carry: 1,
     two_sums_of_one: 2,
     more_than_it_reads: 1,
+    of_numbers: 0,
     reads_the_sum: 0,
     of_the_sum: 0,
     of_a_constant: 0,
@@ -259,6 +269,34 @@ def test_a_dtype_stays(dtype):
     operands = jax.tree.map(lambda x: x.astype(dtype), operands)
     cast = jax.jit(fast_on_cpu(fn))(*operands)
     assert {x.dtype for x in jax.tree.leaves(cast)} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("shape", ["t,2,6", "t,b,6", "5,b,6"])
+def test_a_symbolic_shape_can_be_exported(shape):
+    """Of a loop of unknown length, or over an unknown number of examples."""
+    fn, weights, _ = gradient("two weights")
+    x_TBX = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
+    exported = export.export(jax.jit(fast_on_cpu(fn)))(weights, x_TBX)
+    given = jnp.asarray(draw(T, B, X), jnp.float32)
+    right, found = jax.jit(fn)(weights, given), exported.call(weights, given)
+    for leaf in right:
+        assert_in_step(right[leaf], found[leaf], leaf)
+
+
+def test_what_else_a_pass_reads_may_have_a_symbolic_size():
+    def fn(begin, x, y, z_TB):
+        def one(carry, given):
+            c, d = carry
+            x, y, z = given
+            return (c + jnp.einsum("bi,bh->ih", jnp.sin(x), y), d + jnp.sum(z)), None
+
+        return lax.scan(one, (begin, 0.0), (x, y, z_TB))[0]
+
+    operands = [np.float32(draw(*shape)) for shape in [(X, H), (T, B, X), (T, B, H), (T, 3)]]
+    symbolic = jax.ShapeDtypeStruct(export.symbolic_shape("5,b"), jnp.float32)
+    exported = export.export(jax.jit(fast_on_cpu(fn)))(*operands[:3], symbolic)
+    for x, y in zip(fn(*operands), exported.call(*operands), strict=True):
+        assert_in_step(x, y)
 
 
 def test_a_gradient_can_be_mapped_and_differentiated(x64):

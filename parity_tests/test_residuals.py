@@ -161,6 +161,7 @@ PAIRS = {
     "backwards": (passes(sigmoid, reverse=True), 1),
     "unrolled": (passes(sigmoid, unroll=2), 1),
     "tanh": (passes(lambda h, x: (jnp.tanh(h), 1 - jnp.tanh(h))), 0),  # of two: one each
+    "a power": (passes(lambda h, x: (h, h**3)), 1),
     "a mask": (passes(lambda h, x: (h, h > 0)), 1),
     "the same twice": (passes(lambda h, x: (h, h)), 1),
     "where": (passes(lambda h, x: (h, x, lax.select(h > 0, h, x))), 1),

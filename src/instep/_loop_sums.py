@@ -2,8 +2,8 @@
 
 A weight that every pass of a ``scan`` uses, as in a recurrent net, has as its gradient the sum
 of one product a pass. Of few examples each product is small, and adding it reads and writes the
-whole gradient. All of them are one product over passes and examples, of what they multiply: it
-is kept, where it takes less memory than the sum, and than what the loop reads anyway.
+whole gradient. All of them are one product over passes and examples, of what they multiply: the
+loop writes it, where it is less in a pass than the sum is, and than what the pass reads anyway.
 benchmarks/NOTES.md has the measurements.
 """
 
@@ -24,11 +24,13 @@ from ._scan import LoopSum, Pass
 
 @lru_cache(maxsize=1024)
 def loop_sums(one: Pass) -> tuple[LoopSum, ...]:
-    """Those that write less, if what they multiply is kept."""
+    """Those in whose place a pass writes less, where it writes what they multiply."""
     makers = {v: eqn for eqn in one.jaxpr.eqns for v in eqn.outvars}
     uses = Counter(v for eqn in one.jaxpr.eqns for v in eqn.invars if isinstance(v, Var))
     uses.update(v for v in one.jaxpr.outvars if isinstance(v, Var))
     found: list[LoopSum] = []
+    if not all(map(_is_known, (*one.begins, *one.reads))):
+        return ()
     for n in range(one.carries):
         each = _sum(one, n, makers, uses)
         if each is None or _bytes(to_be_kept(one, [each])) > _bytes([one.begins[n]]):
@@ -67,10 +69,12 @@ def _sum(
         product = _only_for(product.invars[0], makers, uses)
     if product is None or product.primitive is not dot_general_p:
         return None
-    left, right = cast(tuple[Var, Var], tuple(product.invars))
+    left, right = product.invars
+    if isinstance(left, Literal) or isinstance(right, Literal):
+        return None
     if not all(v in makers or v in one.begins or v in one.reads for v in (left, right)):
         return None  # a constant
-    if not all(isinstance(cast(ShapedArray, v.aval).size, int) for v in (left, right)):
+    if not (_is_known(left) and _is_known(right)):
         return None
     return LoopSum(carry, (left, right), (product, *eqns), _total(product, eqns[:-1]))
 
@@ -98,6 +102,12 @@ def _total(
     return total
 
 
+def _is_known(variable: Var) -> bool:
+    """Whether its size is, and it is an array."""
+    aval = variable.aval
+    return isinstance(aval, ShapedArray) and isinstance(aval.size, int)
+
+
 def _bytes(variables: Iterable[Var]) -> int:
-    avals = [v.aval for v in variables]
-    return sum(x.size * x.dtype.itemsize for x in avals if isinstance(x, ShapedArray))
+    avals = [cast(ShapedArray, v.aval) for v in variables]
+    return sum(aval.size * aval.dtype.itemsize for aval in avals)

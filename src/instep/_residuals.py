@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jax.extend.core import Jaxpr, Literal, Var
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from ._loop_sums import factors
 from ._scan import Pass, Recipe, may_change
 
 
-ELEMENTWISE = "add and eq ge gt le lt max min mul ne neg not or select_n sign square sub"
+ELEMENTWISE = """
+    add and eq ge gt integer_pow le lt max min mul ne neg not one_minus_square or select_n sign
+    square sub
+"""
 LAYOUTS = "broadcast_in_dim convert_element_type reshape squeeze"
 CHEAP = frozenset(f"{ELEMENTWISE} {LAYOUTS}".split())  # next to reading from memory
 MANY = 4  # operations
@@ -43,6 +46,7 @@ def residuals(jaxpr: Jaxpr) -> Mapping[Var, Residual]:
     needed: set[Var] = set()
     for eqn in filter(may_change, jaxpr.eqns):
         one = Pass.of(eqn)
+        makers = {v: x for x in one.jaxpr.eqns for v in x.outvars}
         reads, writes = one.outside(eqn)
         written = list(zip(one.writes, writes, strict=True))
         known = [*zip(one.reads, reads, strict=True), *written]
@@ -52,35 +56,43 @@ def residuals(jaxpr: Jaxpr) -> Mapping[Var, Residual]:
             there = {
                 v: w
                 for v, w in known
-                if w in read_by[outer] and w not in (outer, *found) and isinstance(v, Var)
+                if w in read_by[outer]
+                and w is not outer
+                and w not in found
+                and isinstance(v, Var)
             }
-            program = None if inner in factors(one) else _recipe(inner, one, there)
-            if program is not None:
-                found[outer] = Residual(program, tuple(there[v] for v in program.invars))
+            recipe = None if inner in factors(one) else _recipe(inner, makers, there)
+            if recipe is not None:
+                eqns, sources = recipe
+                program = one.jaxpr.replace(
+                    constvars=[], invars=sources, outvars=[inner], eqns=eqns
+                )
+                found[outer] = Residual(program, tuple(there[v] for v in sources))
                 needed |= {*found[outer].sources}
     return found
 
 
-def _recipe(inner: Var, one: Pass, there: Mapping[Var, Var]) -> Jaxpr | None:
-    """A few operations that make ``inner`` of some that are there; None: it takes more."""
-    makers = {v: eqn for eqn in one.jaxpr.eqns for v in eqn.outvars}
-    wanted: set[int] = set()
+def _recipe(
+    inner: Var, makers: Mapping[Var, JaxprEqn], there: Mapping[Var, Var]
+) -> tuple[list[JaxprEqn], list[Var]] | None:
+    """A few operations that make ``inner``, and what there is that they begin with; or None."""
+    eqns: dict[int, JaxprEqn] = {}
     sources: dict[Var, None] = {}
-    asked = [inner]
-    while asked:
-        v = asked.pop()
+
+    def is_made(v: Any, deep: int = 0) -> bool:
+        if isinstance(v, Literal):
+            return True
         if v in there:
             sources[v] = None
-            continue
+            return True
         eqn = makers.get(v)
-        if eqn is None or eqn.primitive.name not in CHEAP:
-            return None
-        wanted.add(id(eqn))
-        asked += [x for x in eqn.invars if isinstance(x, Var)]
-        if len(wanted) > MANY:
-            return None
-    eqns = [eqn for eqn in one.jaxpr.eqns if id(eqn) in wanted]
-    return one.jaxpr.replace(constvars=[], invars=[*sources], outvars=[inner], eqns=eqns)
+        if eqn is None or eqn.primitive.name not in CHEAP or deep == MANY:
+            return False
+        known = all(is_made(x, deep + 1) for x in eqn.invars)
+        eqns[id(eqn)] = eqn
+        return known and len(eqns) <= MANY
+
+    return ([*eqns.values()], [*sources]) if is_made(inner) else None
 
 
 def _read_by(jaxpr: Jaxpr) -> Mapping[Var, Set[Var]]:
@@ -92,8 +104,9 @@ def _read_by(jaxpr: Jaxpr) -> Mapping[Var, Set[Var]]:
         if may_change(eqn):
             one = Pass.of(eqn)
             reads, _ = one.outside(eqn)
+            own = frozenset(reads)
             for inner, outer in zip(one.reads, reads, strict=True):
-                found[outer] = found.get(outer, {*reads}) & {*reads}
+                found[outer] = found[outer] & own if outer in found else own
                 others |= {outer} if inner in factors(one) else set()
         others |= {v for v in eqn.invars[: len(eqn.invars) - len(reads)] if isinstance(v, Var)}
     return {v: reads for v, reads in found.items() if v not in others}

@@ -76,8 +76,9 @@ class Change(NamedTuple):
 
 
 def may_change(eqn: JaxprEqn) -> bool:
-    """Whether it is a loop, and not over axes of a mesh that are part of its types."""
-    return eqn.primitive is scan_p and not is_sharded(eqn)
+    """Whether it is a loop of known length, and no axis of a mesh is part of its types."""
+    known = eqn.primitive is scan_p and isinstance(eqn.params["length"], int)
+    return known and not is_sharded(eqn)
 
 
 def changed(
