@@ -172,6 +172,7 @@ PAIRS = {
     "in turn": (passes(in_turn), 1),
     "four operations": (passes(lambda h, x: (h, 2 - (3 - (4 - (5 - h))))), 1),
     "five operations": (passes(five), 0),
+    "five side by side": (passes(lambda h, x: (h, (1 - h) * (2 - h) + (3 - h))), 0),
     "exp": (passes(lambda h, x: (h, jnp.exp(h))), 0),
     "of what is read": (reads_what_the_first_read, 1),
     "in another order": (reads_in_another_order, 2),

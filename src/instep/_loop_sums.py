@@ -29,7 +29,7 @@ def loop_sums(one: Pass) -> tuple[LoopSum, ...]:
     uses = Counter(v for eqn in one.jaxpr.eqns for v in eqn.invars if isinstance(v, Var))
     uses.update(v for v in one.jaxpr.outvars if isinstance(v, Var))
     found: list[LoopSum] = []
-    if not all(map(_is_known, (*one.begins, *one.reads))):
+    if not all(map(_is_known, one.jaxpr.invars)):
         return ()
     for n in range(one.carries):
         each = _sum(one, n, makers, uses)
@@ -74,8 +74,6 @@ def _sum(
         return None
     if not all(v in makers or v in one.begins or v in one.reads for v in (left, right)):
         return None  # a constant
-    if not (_is_known(left) and _is_known(right)):
-        return None
     return LoopSum(carry, (left, right), (product, *eqns), _total(product, eqns[:-1]))
 
 
