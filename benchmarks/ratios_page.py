@@ -33,6 +33,10 @@ KEPT = {  # results with --keep-memory
     f"{name}-kept": TITLES[name]
     for name in ("byte-gpt", "gpt-k8", "resnet18-32", "resnet18-224")
 }
+XEON = {  # results of another processor
+    f"{name}-xeon": TITLES[name]
+    for name in ("digits-mlp", "digits-cnn", "digits-vit", "text-lstm", "resnet18-32")
+} | {"text-lstm-kept-xeon": "text-lstm, `--keep-memory`"}
 OTHERS = {
     "torch-eager": "PyTorch eager",
     "torch-compile": "`torch.compile`",
@@ -91,6 +95,10 @@ def block() -> str:
             table("instep", torch, KEPT),
             "Lowered from PyTorch, with `--keep-memory`:",
             table("instep-lowered", of_lowered, KEPT),
+            "On another processor, a Xeon with AVX-512, two cores as well:",
+            table("instep", OTHERS, XEON),
+            "Lowered from PyTorch, on the Xeon:",
+            table("instep-lowered", of_lowered, XEON),
         ]
     )
 

@@ -63,8 +63,9 @@ def fast_on_cpu(fn: F) -> F:
     """``fn`` in the ``FORMS`` that are fast, and with what is ``shared`` as ``computed_once``.
 
     Only if the CPU is the default backend. What is written channels first is computed channels
-    last between convolutions, and programs that are called there, in place. It is the same
-    function up to the order of its sums, and everything else stays as it is. Derivatives are to
+    last between convolutions, and programs that are called there, in place. Loops do not add up
+    products, and write no ``residuals`` that their readers can compute. It is the same function
+    up to the order of its sums, and everything else stays as it is. Derivatives are to
     be taken inside of it: theirs are convolutions and products too. Where nothing is traced, a
     branch of ``fn`` needs a number, or ``fn`` turns on float64 for a part of itself, it is
     ``fn``.
