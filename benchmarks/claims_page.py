@@ -221,15 +221,18 @@ TIMED = (  # result, title, target of `instep bench`
     ("gpt-k8", "a GPT, 8 microbatches", "benchmarks/scaled.py:gpt_k8"),
     ("byte-gpt", "byte-gpt, 4 microbatches", "byte-gpt"),
     ("digits-vit", "digits-vit", "digits-vit"),
-    ("text-lstm-xeon", "text-lstm, on a Xeon with AVX-512", "text-lstm"),
+    ("text-lstm", "text-lstm", "text-lstm"),
     ("resnet18-32", "ResNet-18 at 32 x 32", "resnet18-32"),
     ("resnet18-224", "ResNet-18 at 224 x 224", "resnet18-224"),
 )
 XEON = [
     (f"{name}-xeon", f"{title}, on the Xeon", target)
     for name, title, target in TIMED
-    if name in ("digits-mlp", "digits-cnn", "digits-vit", "resnet18-32")
+    if name in ("digits-mlp", "digits-cnn", "digits-vit", "text-lstm", "resnet18-32")
 ]
+EPYC = [
+    row for row in TIMED if row[0] != "text-lstm"
+]  # that one is of before its loops changed
 KEPT = [
     (f"{name}-kept", f"{title}, memory kept", f"{target} --keep-memory")
     for name, title, target in TIMED
@@ -299,7 +302,7 @@ CLAIMS = (
             f"`instep bench {target}`",
             (BENCH.format(name),),
         )
-        for name, title, target in (*TIMED, *KEPT, *XEON)
+        for name, title, target in (*EPYC, *KEPT, *XEON)
     ),
     Claim(
         "`instep train` with prefetch, display, metrics file and checkpoints over the bare "
@@ -335,7 +338,9 @@ def table() -> str:
     for claim in CLAIMS:
         kept: list[Any] = [json.loads((ROOT / file).read_text()) for file in claim.files]
         links = ", ".join(f"[{_short(file)}]({file})" for file in claim.files)
-        lines.append(f"| {claim.says} | {claim.number(*kept)} | {claim.made_by}, {links} |")
+        command = kept[0].get("command")
+        made_by = f"`{command}`" if command else claim.made_by
+        lines.append(f"| {claim.says} | {claim.number(*kept)} | {made_by}, {links} |")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
@@ -20,17 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core.primitives import scan_p
 
-from instep import _computed_once, _on_cpu
+from instep import _changed_scan, _on_cpu
+from instep._scan import Body
 from instep.bench import paired_ratio
 
 
-LAYERS, BATCH, TIME, WIDTH, HEADS = 8, 4, 128, 128, 4
-SWITCHED_OFF = {
-    "neither": {"loop_sums": lambda one: (), "residuals": lambda jaxpr: {}},
-    "sums": {"residuals": lambda jaxpr: {}},
-    "both": {},
-}
+LAYERS, BATCH, TIME, WIDTH, HEADS = 8, 4, 128, 128, 4  # of the transformer
+EXAMPLES, STEPS = 32, 64  # of the LSTM
+NO_SUMS = (_changed_scan, "loop_sums", lambda body: ())
+NO_RESIDUALS = (_on_cpu, "residuals", lambda jaxpr: {})
+SWITCHED_OFF = {"neither": (NO_SUMS, NO_RESIDUALS), "sums": (NO_RESIDUALS,), "both": ()}
+CALLS, WARM_UP = 4, 2  # in a round; rounds
 Case = tuple[Callable[..., jax.Array], Any, jax.Array]
 
 
@@ -70,7 +72,7 @@ def transformer() -> Case:
 
 
 def lstm() -> Case:
-    """The loss, the weights, and inputs; 32 examples, 64 steps of time."""
+    """The loss, the weights, and inputs."""
 
     def step(carry, x, w):
         h, c = carry
@@ -90,39 +92,40 @@ def lstm() -> Case:
         "state": draw(WIDTH, 4 * WIDTH),
         "bias": draw(4 * WIDTH),
     }
-    return loss_fn, weights, draw(64, 32, WIDTH)
+    return loss_fn, weights, draw(STEPS, EXAMPLES, WIDTH)
 
 
-def compiled(case: Case, off: dict[str, Any]) -> Any:
-    """The gradient, with parts of what instep does switched off."""
+def compiled(case: Case, off: Sequence[tuple[Any, str, Any]]) -> tuple[Any, int]:
+    """The gradient without parts of what instep does, and how many arrays its loop writes."""
     loss_fn, *operands = case
     jax.clear_caches()
-    for kept in (_on_cpu._is_changed, _on_cpu._program, _computed_once.shared):
-        kept.cache_clear()
+    for cached in (_on_cpu._is_changed, _on_cpu._program):
+        cached.cache_clear()
     with ExitStack() as stack:
-        for name, nothing in off.items():
-            stack.enter_context(patch.object(_on_cpu, name, nothing))
-        gradient = jax.jit(lambda *x: _on_cpu.fast_on_cpu(jax.grad(loss_fn))(*x))
-        return gradient.lower(*operands).compile()
+        for part in off:
+            stack.enter_context(patch.object(*part))
+        traced = jax.jit(_on_cpu.fast_on_cpu(jax.grad(loss_fn))).trace(*operands)
+    loops = [eqn for eqn in traced.jaxpr.eqns if eqn.primitive is scan_p]
+    return traced.lower().compile(), len(Body.of(loops[0]).ys)
 
 
 def measure(case: Case, rounds: int) -> None:
     programs = {name: compiled(case, off) for name, off in SWITCHED_OFF.items()}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for n in range(rounds + 2):
+    for n in range(rounds + WARM_UP):
         for name in list(programs)[:: 1 if n % 2 else -1]:
             start = time.perf_counter()
-            for _ in range(4):
-                jax.block_until_ready(programs[name](*case[1:]))
-            seconds[name].append((time.perf_counter() - start) / 4)
-    counted = {name: times[2:] for name, times in seconds.items()}
-    for name, program in programs.items():
+            for _ in range(CALLS):
+                jax.block_until_ready(programs[name][0](*case[1:]))
+            seconds[name].append((time.perf_counter() - start) / CALLS)
+    counted = {name: times[WARM_UP:] for name, times in seconds.items()}
+    for name, (program, written) in programs.items():
         r = paired_ratio(counted[name], counted["neither"])
         ms = 1e3 * np.median(counted[name])
         temporary = program.memory_analysis().temp_size_in_bytes / 1e6
         print(
             f"  {name:<8} {ms:7.1f} ms, over neither {r.median:.2f} ({r.low:.2f} to "
-            f"{r.high:.2f}), temporary memory {temporary:.1f} MB"
+            f"{r.high:.2f}), {written} arrays written, temporary memory {temporary:.1f} MB"
         )
 
 

@@ -29,7 +29,7 @@ from instep.bench._optax import optax_of
 from instep.bench._plot import picture
 from instep.bench._process import environment
 from instep.bench._rounds import interleave
-from instep.bench._settings import NO_OPTION, Job, Settings
+from instep.bench._settings import WITHOUT_OPTION, Job, Settings
 from instep.bench._survey import items_of, survey
 from instep.bench._torch import fuse, train_step
 from instep.bridge._from_torch import jax_loop_of, lowered_loss
@@ -157,7 +157,7 @@ def test_the_options_ask_for_the_same_settings(monkeypatch):
         peak_tflops=0.5,
     )  # fmt: skip
     same = {name for name, value in asdict(others).items() if value == asdict(Settings())[name]}
-    assert same == NO_OPTION
+    assert same == WITHOUT_OPTION
     for settings in (Settings(), others):
         instep_bench("digits-mlp", *settings.options())
     assert asked == [Settings(), others]
@@ -467,7 +467,7 @@ def test_a_workload_from_the_command_line_to_the_picture(tmp_path):
 
 
 WRONG_RATE = """
-    from dataclasses import asdict, replace
+    from dataclasses import replace
     import optax
     from instep import workloads
 

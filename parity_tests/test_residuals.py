@@ -12,7 +12,7 @@ from jax.sharding import AxisType, PartitionSpec as P
 import instep
 from conftest import assert_in_step
 from instep._on_cpu import as_written, fast_on_cpu
-from instep._scan import Pass
+from instep._scan import Body
 
 
 T, B, N = 5, 3, 4  # passes, examples, numbers
@@ -160,7 +160,10 @@ PAIRS = {
     "sigmoid": (passes(sigmoid), 1),
     "backwards": (passes(sigmoid, reverse=True), 1),
     "unrolled": (passes(sigmoid, unroll=2), 1),
-    "tanh": (passes(lambda h, x: (jnp.tanh(h), 1 - jnp.tanh(h))), 0),  # of two: one each
+    "tanh": (
+        passes(lambda h, x: (jnp.tanh(h), 1 - jnp.tanh(h))),
+        0,
+    ),  # two calls, neither of the other's result
     "a power": (passes(lambda h, x: (h, h**3)), 1),
     "a mask": (passes(lambda h, x: (h, h > 0)), 1),
     "the same twice": (passes(lambda h, x: (h, h)), 1),
@@ -192,7 +195,7 @@ PAIRS = {
 
 def written(jaxpr):
     """How many arrays all loops in it write."""
-    own = (len(Pass.of(eqn).writes) for eqn in jaxpr.eqns if eqn.primitive is scan_p)
+    own = (len(Body.of(eqn).ys) for eqn in jaxpr.eqns if eqn.primitive is scan_p)
     inside = (written(x) for eqn in jaxpr.eqns for x in jaxprs_in_params(eqn.params))
     return sum(own) + sum(inside)
 
@@ -219,7 +222,7 @@ def lstm(weights, hc, x_TBN):
     return instep.ops.lstm(x_TBN, hc, weights)[0]
 
 
-def test_a_lstm_writes_what_pytorchs_does():
+def test_the_loop_of_a_lstm_writes_no_derivatives():
     """The four gates, the state, the cell and its tanh: and not their derivatives."""
     weights = [draw(4 * N, N), draw(4 * N, N), draw(4 * N), draw(4 * N)]
     operands = jax.tree.map(
@@ -231,7 +234,7 @@ def test_a_lstm_writes_what_pytorchs_does():
 
     def forward(fn):
         loops = [eqn for eqn in jax.make_jaxpr(fn)(*operands).eqns if eqn.primitive is scan_p]
-        return len(Pass.of(loops[0]).writes)
+        return len(Body.of(loops[0]).ys)
 
     output, before = 1, 1  # of the pass, and the state it began with
     assert forward(fast_on_cpu(jax.grad(loss_fn))) == output + before + 4 + 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -19,6 +19,7 @@ from jax.extend.core.primitives import (
 )
 from jax.extend.source_info_util import current_name_stack, user_context
 
+from ._changed_scan import Change, change_of, scanned
 from ._channels_first import (
     ChannelsFirst,
     Value,
@@ -30,12 +31,10 @@ from ._channels_first import (
 )
 from ._computed_once import computed_once, shared
 from ._convolve import convolve, has_a_fast_layout
-from ._eqn import is_sharded
-from ._loop_sums import loop_sums, to_be_kept
 from ._pooling import add_to_chosen, has_a_faster_sum
 from ._product import has_a_faster_form, multiply
-from ._residuals import Residual, residuals
-from ._scan import Change, Pass, changed, may_change
+from ._residuals import residuals
+from ._sharded import is_sharded
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,12 +62,12 @@ def fast_on_cpu(fn: F) -> F:
     """``fn`` in the ``FORMS`` that are fast, and with what is ``shared`` as ``computed_once``.
 
     Only if the CPU is the default backend. What is written channels first is computed channels
-    last between convolutions, and programs that are called there, in place. Loops do not add up
-    products, and write no ``residuals`` that their readers can compute. It is the same function
-    up to the order of its sums, and everything else stays as it is. Derivatives are to
-    be taken inside of it: theirs are convolutions and products too. Where nothing is traced, a
-    branch of ``fn`` needs a number, or ``fn`` turns on float64 for a part of itself, it is
-    ``fn``.
+    last between convolutions, and programs that are called there, in place. Sums of products
+    over the passes of a ``scan`` are one product after it, and ``residuals`` are computed by
+    the loops that read them. It is the same function up to the order of its sums, and
+    everything else stays as it is. Derivatives are to be taken inside of it: theirs are
+    convolutions and products too. Where nothing is traced, a branch of ``fn`` needs a number,
+    or ``fn`` turns on float64 for a part of itself, it is ``fn``.
     """
     if _AS_WRITTEN.get() or jax.default_backend() != "cpu":
         return fn
@@ -111,10 +110,10 @@ def _values(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Value]) -> l
     def read(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
-    unwritten = residuals(jaxpr)
+    unwritten = residuals(jaxpr)  # None, until their readers compute them
     once = shared(jaxpr) - unwritten.keys()
     for eqn in jaxpr.eqns:
-        results = _done(eqn, [read(v) for v in eqn.invars], _change(eqn, unwritten))
+        results = _done(eqn, [read(v) for v in eqn.invars], change_of(eqn, unwritten))
         for variable, result in zip(eqn.outvars, results, strict=True):
             values[variable] = _once(result) if variable in once else result
     return [read(v) for v in jaxpr.outvars]
@@ -131,7 +130,7 @@ def _done(eqn: JaxprEqn, operands: list[Value], change: Change | None) -> list[V
     name_stack = current_name_stack() + eqn.source_info.name_stack
     with user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
         if change is not None:
-            return changed(eqn, change, [in_order(x) for x in operands], _evaluate)
+            return scanned(eqn, change, [in_order(x) for x in operands], _evaluate)
         if (program := program_of(eqn, operands)) is not None:
             return _called(eqn, program, operands)
         form = _form(eqn)
@@ -180,22 +179,6 @@ def _form(eqn: JaxprEqn) -> Form | None:
     return form if form is not None and not is_sharded(eqn) and is_faster(eqn) else None
 
 
-def _change(eqn: JaxprEqn, unwritten: Mapping[Any, Residual]) -> Change | None:
-    """What a loop is to do otherwise."""
-    if not may_change(eqn):
-        return None
-    one = Pass.of(eqn)
-    reads, writes = one.outside(eqn)
-    sums = loop_sums(one)
-    change = Change(
-        sums,
-        to_be_kept(one, sums),
-        frozenset(n for n, v in enumerate(writes) if v in unwritten),
-        {n: unwritten[v].recipe(reads) for n, v in enumerate(reads) if v in unwritten},
-    )
-    return change if any(change) else None
-
-
 @lru_cache(maxsize=1024)
 def _is_wide(jaxpr: Jaxpr) -> bool:
     """Whether anything in it has 64 bits."""
@@ -217,7 +200,7 @@ def _is_changed(jaxpr: Jaxpr) -> bool:
     """Whether ``_evaluate`` makes anything but the program itself."""
     return bool(shared(jaxpr) or residuals(jaxpr)) or any(
         _form(eqn) is not None
-        or _change(eqn, {}) is not None
+        or change_of(eqn, {}) is not None
         or any(map(_is_changed, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )

@@ -14,57 +14,48 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from ._loop_sums import factors
-from ._scan import Pass, Recipe, may_change
+from ._loop_sums import loop_sums
+from ._scan import Body, may_change
 
 
-ELEMENTWISE = """
-    add and eq ge gt integer_pow le lt max min mul ne neg not one_minus_square or select_n sign
-    square sub
-"""
-LAYOUTS = "broadcast_in_dim convert_element_type reshape squeeze"
-CHEAP = frozenset(f"{ELEMENTWISE} {LAYOUTS}".split())  # next to reading from memory
-MANY = 4  # operations
+CHEAP = frozenset([  # computed in less time than their results are read
+    "add", "and", "broadcast_in_dim", "convert_element_type", "eq", "ge", "gt", "integer_pow",
+    "le", "lt", "max", "min", "mul", "ne", "neg", "not", "one_minus_square", "or", "reshape",
+    "select_n", "sign", "square", "squeeze", "sub",
+])  # fmt: skip
+FEW = 4  # operations: more are not computed again
 
 
 class Residual(NamedTuple):
-    """How to compute it from others that its readers read as well."""
+    """A program that computes what a loop would have written, and what it computes it from."""
 
     program: Jaxpr
     sources: tuple[Var, ...]  # of the jaxpr that has both loops
-
-    def recipe(self, reads: Sequence[Var]) -> Recipe:
-        """For a loop that reads ``reads``."""
-        return Recipe(self.program, tuple(reads.index(v) for v in self.sources))
 
 
 @lru_cache(maxsize=1024)
 def residuals(jaxpr: Jaxpr) -> Mapping[Var, Residual]:
     """What the loops in ``jaxpr`` are not to write, as each of its readers can compute it."""
-    read_by = _read_by(jaxpr)
+    read_beside = _read_beside(jaxpr)
     found: dict[Var, Residual] = {}
     needed: set[Var] = set()
     for eqn in filter(may_change, jaxpr.eqns):
-        one = Pass.of(eqn)
-        makers = {v: x for x in one.jaxpr.eqns for v in x.outvars}
-        reads, writes = one.outside(eqn)
-        written = list(zip(one.writes, writes, strict=True))
-        known = [*zip(one.reads, reads, strict=True), *written]
+        body = Body.of(eqn)
+        makers = {v: x for x in body.jaxpr.eqns for v in x.outvars}
+        factors = _factors(body)
+        xs, ys = body.arrays(eqn)
+        written = list(zip(body.ys, ys, strict=True))
+        known = [*zip(body.xs, xs, strict=True), *written]
         for inner, outer in written:
-            if outer not in read_by or outer in needed or isinstance(inner, Literal):
+            if isinstance(inner, Literal) or inner in factors:
                 continue
-            there = {
-                v: w
-                for v, w in known
-                if w in read_by[outer]
-                and w is not outer
-                and w not in found
-                and isinstance(v, Var)
-            }
-            recipe = None if inner in factors(one) else _recipe(inner, makers, there)
-            if recipe is not None:
-                eqns, sources = recipe
-                program = one.jaxpr.replace(
+            if outer not in read_beside or outer in needed:
+                continue
+            readable = read_beside[outer] - {outer} - found.keys()
+            there = {v: w for v, w in known if isinstance(v, Var) and w in readable}
+            if (eqns := _made_of(inner, makers, there)) is not None:
+                sources = [v for v in there if any(v in x.invars for x in eqns) or v is inner]
+                program = body.jaxpr.replace(
                     constvars=[], invars=sources, outvars=[inner], eqns=eqns
                 )
                 found[outer] = Residual(program, tuple(there[v] for v in sources))
@@ -72,41 +63,43 @@ def residuals(jaxpr: Jaxpr) -> Mapping[Var, Residual]:
     return found
 
 
-def _recipe(
+def _made_of(
     inner: Var, makers: Mapping[Var, JaxprEqn], there: Mapping[Var, Var]
-) -> tuple[list[JaxprEqn], list[Var]] | None:
-    """A few operations that make ``inner``, and what there is that they begin with; or None."""
+) -> list[JaxprEqn] | None:
+    """A few cheap operations that make ``inner`` of what is there; None: it takes others."""
     eqns: dict[int, JaxprEqn] = {}
-    sources: dict[Var, None] = {}
 
     def is_made(v: Any, deep: int = 0) -> bool:
-        if isinstance(v, Literal):
-            return True
-        if v in there:
-            sources[v] = None
+        if isinstance(v, Literal) or v in there:
             return True
         eqn = makers.get(v)
-        if eqn is None or eqn.primitive.name not in CHEAP or deep == MANY:
+        if eqn is None or eqn.primitive.name not in CHEAP or deep == FEW:
             return False
         known = all(is_made(x, deep + 1) for x in eqn.invars)
         eqns[id(eqn)] = eqn
-        return known and len(eqns) <= MANY
+        return known and len(eqns) <= FEW
 
-    return ([*eqns.values()], [*sources]) if is_made(inner) else None
+    return [*eqns.values()] if is_made(inner) else None
 
 
-def _read_by(jaxpr: Jaxpr) -> Mapping[Var, Set[Var]]:
-    """Of what nobody but loops reads, pass by pass: what each of these loops reads."""
+def _read_beside(jaxpr: Jaxpr) -> Mapping[Var, Set[Var]]:
+    """Of each variable that only loops read, pass by pass: what all of them read so."""
     found: dict[Var, Set[Var]] = {}
     others = {v for v in jaxpr.outvars if isinstance(v, Var)}
     for eqn in jaxpr.eqns:
-        reads: Sequence[Var] = ()
+        xs: Sequence[Var] = ()
         if may_change(eqn):
-            one = Pass.of(eqn)
-            reads, _ = one.outside(eqn)
-            own = frozenset(reads)
-            for inner, outer in zip(one.reads, reads, strict=True):
+            body = Body.of(eqn)
+            xs, _ = body.arrays(eqn)
+            own, factors = frozenset(xs), _factors(body)
+            for inner, outer in zip(body.xs, xs, strict=True):
                 found[outer] = found[outer] & own if outer in found else own
-                others |= {outer} if inner in factors(one) else set()
-        others |= {v for v in eqn.invars[: len(eqn.invars) - len(reads)] if isinstance(v, Var)}
-    return {v: reads for v, reads in found.items() if v not in others}
+                if inner in factors:
+                    others.add(outer)
+        others |= {v for v in eqn.invars[: len(eqn.invars) - len(xs)] if isinstance(v, Var)}
+    return {v: beside for v, beside in found.items() if v not in others}
+
+
+def _factors(body: Body) -> frozenset[Var]:
+    """What its sums multiply, which has to be there of all passes."""
+    return frozenset(v for each in loop_sums(body) for v in each.factors)

@@ -73,7 +73,7 @@ class BenchReport:
 
     @property
     def command(self) -> str | None:
-        """That asks for the same again; None: from Python alone."""
+        """The line that repeats the run; None: a setting has no option."""
         options = self.settings.options()
         if options is None:
             return None

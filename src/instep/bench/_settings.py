@@ -7,7 +7,7 @@ from typing import Any
 
 
 DEVICES = ("auto", "cpu", "gpu")
-NO_OPTION = frozenset(["warm_up", "block", "pause", "batches"])  # of the command line
+WITHOUT_OPTION = frozenset(["warm_up", "block", "pause", "batches"])  # of `instep bench`
 MATMUL = {"highest": "highest", "tensorfloat32": "high", "bfloat16": "medium"}  # JAX -> PyTorch
 
 
@@ -70,10 +70,10 @@ class Settings:
             raise ValueError(f"peak_tflops must be above 0; got {self.peak_tflops}.")
 
     def options(self) -> list[str] | None:
-        """What ``instep bench`` is to be given for these; None: it has no option for one."""
+        """Those of ``instep bench`` that ask for these; None: a changed one has no option."""
         asked = {x.name: getattr(self, x.name) for x in fields(self)}
         changed = {x.name: asked[x.name] for x in fields(self) if asked[x.name] != x.default}
-        if changed.keys() & NO_OPTION:
+        if changed.keys() & WITHOUT_OPTION:
             return None
         found = []
         for name, value in changed.items():

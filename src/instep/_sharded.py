@@ -1,4 +1,4 @@
-"""What one operation of a jaxpr is."""
+"""Whether an operation of a jaxpr is sharded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax.extend.core import JaxprEqn
 
 
 def is_sharded(eqn: JaxprEqn) -> bool:
-    """Over axes of a mesh that are part of the types of its variables, or that it asks for."""
+    """Whether the types of its variables, or a sharding it asks for, name axes of a mesh."""
     shardings = [cast(ShapedArray, v.aval).sharding for v in (*eqn.invars, *eqn.outvars)]
     shardings += [eqn.params.get(name) for name in ("sharding", "out_sharding")]
     return any(axis is not None for s in shardings for axis in getattr(s, "spec", ()))
