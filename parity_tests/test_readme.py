@@ -101,7 +101,8 @@ def test_my_loop_is_out_of_step_as_shown_and_in_step_when_mended(tmp_path):
         assert verdict in " ".join(done.output.split())
         assert verdict.split(".")[0].strip(": ") in page.read_text()
         if "float32" in verdict:
-            assert " 4 times the bound" in " ".join(done.output.split())
+            ratio = re.search(r"([\d.]+) times the bound", " ".join(done.output.split()))
+            assert round(float(ratio[1])) == 4, "as it says; processors round differently"
     path.write_text(MY_LOOP)
     printed = " ".join(CliRunner().invoke(app, command).output.split())
     shown = re.search(
