@@ -230,9 +230,8 @@ XEON = [
     for name, title, target in TIMED
     if name in ("digits-mlp", "digits-cnn", "digits-vit", "text-lstm", "resnet18-32")
 ]
-EPYC = [
-    row for row in TIMED if row[0] != "text-lstm"
-]  # that one is of before its loops changed
+# That of text-lstm is of before its loops were changed.
+EPYC = [row for row in TIMED if row[0] != "text-lstm"]
 KEPT = [
     (f"{name}-kept", f"{title}, memory kept", f"{target} --keep-memory")
     for name, title, target in TIMED
