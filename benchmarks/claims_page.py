@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BENCH = "benchmarks/results/bench_{}_cpu_2026-11-30.json"
 PLANTS = "parity_tests/results/plants.json"
-LOWERED = "benchmarks/results/lowered_step_cpu_2026-11-29.json"
+LOWERED = "benchmarks/results/lowered_step_cpu_2026-11-30.json"
 UPDATE = "benchmarks/results/optimizer_update_cpu_2026-11-23.json"
 ONE_THREAD = "benchmarks/results/optimizer_update_cpu_1_thread_2026-11-23.json"
 
@@ -283,13 +283,13 @@ CLAIMS = (
         ("parity_tests/results/architectures.json",),
     ),
     Claim(
-        "Time of the lowered step over its Flax twin",
+        "Time of the lowered step over its Flax twin, on the Xeon",
         over_flax,
         "`python benchmarks/lowered_step.py --rounds 20`",
         (LOWERED,),
     ),
     Claim(
-        "Time of the lowered step over PyTorch eager",
+        "Time of the lowered step over PyTorch eager, on the Xeon",
         over_eager,
         "`python benchmarks/lowered_step.py --rounds 20`",
         (LOWERED,),
