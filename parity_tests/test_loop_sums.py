@@ -13,17 +13,13 @@ from jax.extend.core import jaxprs_in_params
 from jax.extend.core.primitives import scan_p
 
 import instep
-from conftest import array, assert_in_step
+from conftest import array, assert_in_step, draw
 from instep._loop_sums import loop_sums
 from instep._on_cpu import as_written, fast_on_cpu
 from instep._scan import Body
 
 
 B, T, X, H = 2, 5, 6, 8  # examples, passes, inputs, state
-
-
-def draw(*shape):
-    return np.random.default_rng(sum(shape)).standard_normal(shape) / 2
 
 
 # Nets, as functions of weights and inputs of (T, B, X).

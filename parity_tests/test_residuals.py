@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
 from jax.extend.core import jaxprs_in_params
@@ -10,16 +9,12 @@ from jax.extend.core.primitives import scan_p
 from jax.sharding import AxisType, PartitionSpec as P
 
 import instep
-from conftest import assert_in_step
+from conftest import assert_in_step, draw
 from instep._on_cpu import as_written, fast_on_cpu
 from instep._scan import Body
 
 
 T, B, N = 5, 3, 4  # passes, examples, numbers
-
-
-def draw(*shape):
-    return np.random.default_rng(sum(shape)).standard_normal(shape) / 2
 
 
 # Pairs of loops: functions of the state to begin with and of an array for every pass.

@@ -65,9 +65,9 @@ def scanned(
 
     def one_pass(carry: list[Any], given: list[Any]) -> tuple[list[Any], list[Any]]:
         read = _with_gaps(given, len(xs), change.computed)
-        by_name = dict(zip(xs_of_all, read, strict=True))
+        values = dict(zip(xs_of_all, read, strict=True))
         for n, each in change.computed.items():
-            [read[n]] = evaluate(each.program, (), [by_name[v] for v in each.sources])
+            [read[n]] = evaluate(each.program, (), [values[v] for v in each.sources])
         carry_in = _with_gaps(carry, body.carries, sums)
         made = evaluate(program, eqn.params["jaxpr"].consts, [*consts, *carry_in, *read])
         return made[: len(carry)], made[len(carry) :]
