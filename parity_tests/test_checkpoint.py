@@ -1,13 +1,10 @@
-"""Checkpoints: to the bit, whole or not at all, and what is damaged is told and passed over."""
+"""Checkpoints come back to the bit, wherever made; which are kept, what is refused."""
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +14,9 @@ import pytest
 from flax import nnx
 
 import instep
-from conftest import assert_bitwise
+from checkpoints import PARAMS, assert_same_state, at, batches, loss_fn, three
 from instep import optim, schedules
-from instep.checkpoint import Checkpointer, CheckpointError, CheckpointWarning
-
-
-PARAMS = {"w": np.linspace(-1, 1, 12).reshape(4, 3), "b": np.zeros(3)}
-
-
-def loss_fn(params, buffers, batch, rng):
-    x, y = batch
-    loss = jnp.mean((x @ params["w"].astype(x.dtype) + params["b"].astype(x.dtype) - y) ** 2)
-    return instep.Loss(loss, buffers=buffers)
-
-
-def batches(n=8):
-    rng = np.random.default_rng(0)
-    return [
-        (rng.normal(size=(5, 4)).astype("f"), rng.normal(size=(5, 3)).astype("f"))
-        for _ in range(n)
-    ]
+from instep.checkpoint import Checkpointer
 
 
 def trained(tx, steps=3, params=PARAMS, cast=None, **kwargs):
@@ -96,23 +76,6 @@ STATES = {
         buffers={"f": jnp.asarray(1.5), "i": jnp.asarray(2), "strong": jnp.float32(1)},
     ),
 }
-
-
-def as_data(tree):
-    def data(x):
-        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-    return jax.tree.map(data, tree)
-
-
-def kinds(tree):
-    return [(x.dtype, getattr(x, "weak_type", None), x.sharding) for x in jax.tree.leaves(tree)]
-
-
-def assert_same_state(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    assert kinds(a) == kinds(b)
-    assert_bitwise(as_data(a), as_data(b))
 
 
 WIDE = ("adamw", "plateau", "scaler", "odd buffers", "weak")  # in float64 as well
@@ -215,14 +178,6 @@ def test_sharded_over_four_devices(tmp_path):
 
 # What is kept.
 
-TX = optim.sgd(0.1)
-
-
-def at(step):
-    state = instep.init_state(PARAMS, TX)
-    b = jnp.full(3, step, jnp.float32)
-    return replace(state, step=jnp.int32(step), params={**state.params, "b": b})
-
 
 @pytest.mark.parametrize(
     ("options", "losses", "kept"),
@@ -259,189 +214,7 @@ def test_by_another_metric(tmp_path):
     assert c.steps() == [2, 3]
 
 
-# Damages. Each is done to the newest of three checkpoints.
-
-
-def data(folder: Path) -> Path:
-    return max((folder / "state/ocdbt.process_0/d").iterdir(), key=lambda p: p.stat().st_size)
-
-
-def flip(path: Path, at: int = -5) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 0x10
-    path.write_bytes(bytes(content))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def instead_a_file(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.write_text("")
-
-
-def position_changed(folder: Path) -> None:
-    seal = folder / "instep.json"
-    text = seal.read_text()
-    changed = text.replace('"taken": 3', '"taken": 4')
-    assert changed != text
-    seal.write_text(changed)
-
-
-DAMAGES = {
-    "a file is truncated": (
-        lambda f: truncate(data(f)),
-        r"state/ocdbt.* has \d+ bytes, and",
-    ),
-    "a file is emptied": (lambda f: data(f).write_bytes(b""), r"has 0 bytes, and \d+ were"),
-    "a byte is flipped": (lambda f: flip(data(f)), r"state/ocdbt.*/d/.* is not as it was"),
-    "the first byte is flipped": (lambda f: flip(data(f), 0), r"is not as it was written"),
-    "a file is missing": (lambda f: data(f).unlink(), r"state/ocdbt.*/d/.* is missing"),
-    "the manifest is missing": (
-        lambda f: (f / "state/manifest.ocdbt").unlink(),
-        r"state/manifest.ocdbt is missing",
-    ),
-    "the arrays are missing": (lambda f: shutil.rmtree(f / "state"), r"state/.* is missing"),
-    "a file became a folder": (
-        lambda f: ((f / "state/_METADATA").unlink(), (f / "state/_METADATA").mkdir()),
-        r"state/_METADATA is missing",
-    ),
-    "the metadata is garbage": (
-        lambda f: (f / "state/_METADATA").write_text("{garbage"),
-        r"state/_METADATA has 8 bytes",
-    ),
-    "a digit of the metadata": (
-        lambda f: flip(f / "state/_METADATA", 40),
-        r"state/_METADATA is not as it was written",
-    ),
-    "the seal is garbage": (
-        lambda f: (f / "instep.json").write_text("garbage"),
-        r"instep.json cannot be read",
-    ),
-    "the seal is binary": (
-        lambda f: (f / "instep.json").write_bytes(b"\xff\x00\x80"),
-        r"instep.json cannot be read",
-    ),
-    "the seal is empty JSON": (
-        lambda f: (f / "instep.json").write_text("[]"),
-        r"instep.json cannot be read",
-    ),
-    "the seal is truncated": (
-        lambda f: truncate(f / "instep.json"),
-        r"instep.json cannot be read",
-    ),
-    "the position is another": (position_changed, r"instep.json is not as it was written"),
-    "the seal is missing": (lambda f: (f / "instep.json").unlink(), r"it has no instep.json"),
-    "an empty folder": (empty, r"it is empty, there is no instep.json"),
-    "a file for a folder": (instead_a_file, r"it is a file, not a folder"),
-}
-
-
-def three(folder: Path) -> None:
-    with Checkpointer(folder) as checkpointer:
-        for step in (1, 2, 3):
-            checkpointer.save(at(step), {"epoch": 0, "taken": step})
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_is_told_and_the_one_before_is_used(damage, tmp_path):
-    do, message = DAMAGES[damage]
-    three(tmp_path)
-    do(tmp_path / "3")
-    with Checkpointer(tmp_path, keep=2) as checkpointer:
-        with pytest.warns(CheckpointWarning) as told:
-            state, position = checkpointer.restore(at(0))
-        assert_same_state(state, at(2))
-        assert position == {"epoch": 0, "taken": 2}
-        (warning,) = told
-        text = str(warning.message)
-        assert text.startswith(f"{tmp_path / '3'} is damaged: ") and re.search(message, text)
-        assert "Step 2 is used" in text
-        with pytest.raises(CheckpointError, match="3 is damaged"):
-            checkpointer.restore(at(0), step=3)
-
-        # The training goes on, past the damaged one, which is kept under another name.
-        checkpointer.save(at(3), {"epoch": 0, "taken": 3})
-        checkpointer.wait()
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3", "3.damaged-1"]
-        state, _ = checkpointer.restore(at(0))
-        assert_same_state(state, at(3))
-
-
-def test_several_damaged_ones(tmp_path):
-    three(tmp_path)
-    flip(data(tmp_path / "3"))
-    empty(tmp_path / "2")
-    with Checkpointer(tmp_path) as checkpointer:
-        with pytest.warns(CheckpointWarning) as told:
-            state, _ = checkpointer.restore(at(0))
-        assert [str(w.message)[len(str(tmp_path)) + 1] for w in told] == ["3", "2"]
-        assert_same_state(state, at(1))
-    flip(data(tmp_path / "1"))
-    with (
-        Checkpointer(tmp_path) as checkpointer,
-        pytest.raises(CheckpointError, match=r"no checkpoint of .* can be used:\n .*/3 is"),
-    ):
-        checkpointer.restore(at(0))
-
-
-def test_what_nobody_reads_does_no_harm(tmp_path):
-    three(tmp_path)
-    for name in ("_CHECKPOINT_METADATA", "commit_success.txt"):
-        (tmp_path / "3" / name).write_text("garbage")
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "007").mkdir()
-    (tmp_path / "9.orbax-checkpoint-tmp").mkdir()
-    (tmp_path / "9.orbax-checkpoint-tmp" / "instep.json").write_text("half")
-    (tmp_path / "0.instep-trash").mkdir()
-    with Checkpointer(tmp_path) as checkpointer:
-        assert checkpointer.steps() == [1, 2, 3]
-        state, _ = checkpointer.restore(at(0))
-        assert_same_state(state, at(3))
-        checkpointer.save(at(4))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["007", "2", "3", "4", "notes"]
-
-
-def test_nothing_half_written_has_the_name(tmp_path, monkeypatch):
-    """While it is sealed, the last thing done to it, it has its temporary name."""
-    from instep.checkpoint import _checkpointer
-
-    seen = []
-
-    def watched(folder, content):
-        seen.append((folder.name, sorted(p.name for p in tmp_path.iterdir())))
-        sealed(folder, content)
-
-    sealed = _checkpointer.seal
-    monkeypatch.setattr(_checkpointer, "seal", watched)
-    with Checkpointer(tmp_path, keep=1) as checkpointer:
-        checkpointer.save(at(1))
-        checkpointer.save(at(2))
-    name = "{}.orbax-checkpoint-tmp".format
-    assert seen == [(name(1), [name(1)]), (name(2), ["1", name(2)])]
-
-
-def test_an_error_of_the_writing_is_raised(tmp_path, monkeypatch):
-    from instep.checkpoint import _checkpointer
-
-    def fails(folder, content):
-        raise OSError("No space left on device")
-
-    checkpointer = Checkpointer(tmp_path)
-    checkpointer.save(at(1))
-    checkpointer.wait()
-    monkeypatch.setattr(_checkpointer, "seal", fails)
-    checkpointer.save(at(2))
-    with pytest.raises(OSError, match="No space left"):
-        checkpointer.close()
-    with Checkpointer(tmp_path) as again:
-        assert_same_state(again.restore(at(0))[0], at(1))
+# Requests.
 
 
 def test_nothing_was_saved(tmp_path):
@@ -450,57 +223,6 @@ def test_nothing_was_saved(tmp_path):
             assert checkpointer.restore(at(0)) is None
             assert checkpointer.steps() == [] and checkpointer.best_step() is None
     assert not (tmp_path / "absent").exists()
-
-
-# Another model is no damage.
-
-
-@pytest.mark.parametrize(
-    ("like", "message"),
-    [
-        (
-            lambda: instep.init_state({**PARAMS, "w": np.zeros((4, 5))}, TX),
-            r"params.w: float32\[4, 3\] there, float32\[4, 5\] here",
-        ),
-        (
-            lambda: instep.init_state({"w": PARAMS["w"]}, TX),
-            r"params.b: float32\[3\] there, nothing here",
-        ),
-        (
-            lambda: instep.init_state({**PARAMS, "c": np.zeros(2)}, TX),
-            r"params.c: nothing there, float32\[2\] here",
-        ),
-        (
-            lambda: instep.init_state({**PARAMS, "b": np.zeros(3, np.float16)}, TX),
-            r"params.b: float32\[3\] there, float16\[3\] here",
-        ),
-        (
-            lambda: instep.init_state(PARAMS, optim.adam(0.1)),
-            r"opt_state.slots.exp_avg.b: nothing there, float32\[3\] here",
-        ),
-        (
-            lambda: instep.init_state(PARAMS, TX, rng=jax.random.key(0)),
-            r"rng: nothing there, key<fry>\[\] here",
-        ),
-    ],
-)
-def test_another_training_is_an_error(like, message, tmp_path, recwarn):
-    three(tmp_path)
-    with Checkpointer(tmp_path) as checkpointer:
-        with pytest.raises(CheckpointError, match=message) as raised:
-            checkpointer.restore(like())
-        assert str(raised.value).startswith(f"{tmp_path / '3'} is a checkpoint of another")
-        assert_same_state(checkpointer.restore(at(0))[0], at(3))
-    assert not recwarn.list
-
-
-def test_keys_of_another_kind(tmp_path):
-    with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(instep.init_state(PARAMS, TX, rng=jax.random.key(0)))
-        with pytest.raises(CheckpointError, match=r"key<fry>\[\] there, key<rbg>\[\] here"):
-            checkpointer.restore(
-                instep.init_state(PARAMS, TX, rng=jax.random.key(0, impl="rbg"))
-            )
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import pytest
 
 import instep
 import kill_child
+from checkpoints import assert_same_state
 from instep._loop import initial_state
 from instep.checkpoint import Checkpointer
-from test_checkpoint import assert_same_state
 
 
 def start(folder: Path, steps: int) -> subprocess.Popen:

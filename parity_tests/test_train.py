@@ -17,10 +17,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import instep
+from checkpoints import assert_same_state, data as data_file, flip
 from instep import _train, data
 from instep._loop import initial_state, train_step
 from instep.checkpoint import Checkpointer, CheckpointError, CheckpointWarning
-from test_checkpoint import assert_same_state, data as data_file, flip
 
 
 RNG = np.random.default_rng(0)
