@@ -18,13 +18,14 @@ from conftest import assert_in_step
 from instep import bridge, parity, workloads
 from instep.bridge._torch_loop import windows
 from instep.cli._app import app
-from instep.workloads import _digits, _manual, _stdlib, byte_gpt, digits_vit, text_lstm
+from instep.workloads import _digits, _manual, _stdlib, byte_gpt, digits_vit, resnet, text_lstm
 from instep.workloads._metric import ACCURACY, NATS_PER_BYTE
 from instep.workloads._train import train
 from instep.workloads._windows import Windows, held_out
 
 
-LARGE = ["byte-gpt-10m", "byte-gpt-124m", "resnet18-32", "resnet18-224"]
+RESNETS = list(resnet.SIZES)
+LARGE = ["byte-gpt-10m", "byte-gpt-124m", *RESNETS]
 TRAINED = [name for name in workloads.names() if name not in LARGE]
 SMALL = replace(byte_gpt.SIZES["byte-gpt"], layers=2, heads=2, width=32, context=16)
 
@@ -68,6 +69,17 @@ def _float32(report):
     walk = next(walk for walk in report.walks if walk.plan.dtype == "float32")
     rows = [row for row in walk.rows if row.leaf.kind == "gradient"]
     return [row.measurements[0].floor / row.measurements[0].scale for row in rows]
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_narrow_resnet_is_in_step(name):
+    """Fewer stages, blocks, channels, images and pixels; the rest is that of ``name``."""
+    size = resnet.SIZES[name]
+    side = 16 if size.small else 65
+    narrow = replace(size, side=side, classes=10, batch=4, blocks=(1, 2), widths=(4, 8))
+    report = parity.run(resnet.pair(narrow), steps=2, precisions=[])
+    assert report.in_step, report
+    assert not report.coverage.not_walked
 
 
 # Mistakes in the Flax half of byte-gpt.
@@ -187,6 +199,25 @@ def test_parameters_of_a_size(name):
     assert f"{COUNTS[name]:,} parameters" in workloads.get(name).summary
 
 
+RESNET_COUNTS = {
+    "resnet18-32": 11_173_962,
+    "resnet18-224": 11_689_512,
+    "resnet50-224": 25_557_032,
+}
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_parameters_of_a_resnet(name):
+    """Those of torchvision's networks, at 32 x 32 with the smaller stem."""
+    size = resnet.SIZES[name]
+    with torch.device("meta"):
+        model = resnet.TorchResNet(size)
+    flax = jax.eval_shape(lambda: nnx.state(resnet.ResNet(size, nnx.Rngs(0)), nnx.Param))
+    assert sum(p.numel() for p in model.parameters()) == RESNET_COUNTS[name]
+    assert sum(x.size for x in jax.tree.leaves(flax)) == RESNET_COUNTS[name]
+    assert workloads.get(name).summary.startswith(f"ResNet-{name[6:8]} at ")
+
+
 @pytest.mark.exhaustive
 def test_the_124m_halves_compute_the_same():
     workload = workloads.get("byte-gpt-124m")
@@ -242,7 +273,7 @@ def test_a_workload_without_a_target_is_not_trained(monkeypatch):
 
 
 def test_what_there_is_not():
-    assert [workloads.get(name).target for name in LARGE] == [None] * 4
+    assert [workloads.get(name).target for name in LARGE] == [None] * 5
     with pytest.raises(KeyError):
         workloads.get("byte-gpt-1b")
     for name in ("digits-mlp", "byte-gpt"):

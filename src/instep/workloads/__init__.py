@@ -15,8 +15,9 @@ _MODULES = {
     "byte-gpt": "byte_gpt",
     "byte-gpt-10m": "byte_gpt",
     "byte-gpt-124m": "byte_gpt",
-    "resnet18-32": "resnet18",
-    "resnet18-224": "resnet18",
+    "resnet18-32": "resnet",
+    "resnet18-224": "resnet",
+    "resnet50-224": "resnet",
 }
 
 

@@ -1,8 +1,9 @@
-"""resnet18-32 and resnet18-224: a residual network, on random images, for its speed alone.
+"""resnet18-32, resnet18-224 and resnet50-224: residual networks, on random images, for speed.
 
-The network of ImageNet at 224 x 224; at 32 x 32 with the stem that CIFAR has (one 3 x 3
-convolution, no pooling). SGD with momentum and weight decay. The images are random: nobody
-trains it here, and no accuracy is claimed.
+The networks of ImageNet at 224 x 224; at 32 x 32 with the stem that CIFAR has (one 3 x 3
+convolution, no pooling). ResNet-50 is of bottlenecks, which narrow in their 3 x 3 convolution,
+as torchvision has them. SGD with momentum and weight decay. The images are random: nobody
+trains them here, and no accuracy is claimed.
 
 He et al., Deep Residual Learning for Image Recognition, 2016.
 """
@@ -25,24 +26,49 @@ from .digits_cnn import BatchNorm, channels_last
 
 
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
-WIDTHS, BLOCKS = (64, 128, 256, 512), 2
 
 
 @dataclass(frozen=True)
 class Size:
-    """The images, and how many of them."""
+    """The images, how many of them, and the blocks of the network."""
 
     side: int
     classes: int
     batch: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # in each stage
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    bottleneck: bool = False
 
     @property
     def small(self) -> bool:
         """Whether the stem is that of CIFAR."""
         return self.side <= 64
 
+    @property
+    def expansion(self) -> int:
+        """Channels that a block returns, over its width."""
+        return 4 if self.bottleneck else 1
 
-SIZES = {"resnet18-32": Size(32, 10, 64), "resnet18-224": Size(224, 1000, 16)}
+    @property
+    def layers(self) -> int:
+        """Convolutions on the longest path, and the last linear layer."""
+        return 2 + (3 if self.bottleneck else 2) * sum(self.blocks)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Inputs, width and stride of every block."""
+        found, inputs = [], self.widths[0]
+        for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            for block in range(blocks):
+                found.append((inputs, width, 2 if stage and not block else 1))
+                inputs = width * self.expansion
+        return found
+
+
+SIZES = {
+    "resnet18-32": Size(32, 10, 64),
+    "resnet18-224": Size(224, 1000, 16),
+    "resnet50-224": Size(224, 1000, 16, blocks=(3, 4, 6, 3), bottleneck=True),
+}
 
 
 # The PyTorch half, as a PyTorch user writes it.
@@ -67,15 +93,40 @@ class TorchBlock(nn.Module):
         return F.relu(x + y)
 
 
+class TorchBottleneck(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        outputs = 4 * width
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.bn4 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        x = x if self.shortcut is None else self.bn4(self.shortcut(x))
+        return F.relu(x + y)
+
+
 class TorchResNet(nn.Module):
     def __init__(self, size: Size):
         super().__init__()
         self.small = size.small
         kernel, stride = (3, 1) if size.small else (7, 2)
-        self.conv = nn.Conv2d(3, WIDTHS[0], kernel, stride, padding=kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(WIDTHS[0])
-        self.blocks = nn.ModuleList([TorchBlock(*shape) for shape in shapes()])
-        self.fc = nn.Linear(WIDTHS[-1], size.classes)
+        first, last = size.widths[0], size.widths[-1] * size.expansion
+        self.conv = nn.Conv2d(3, first, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(first)
+        block = TorchBottleneck if size.bottleneck else TorchBlock
+        self.blocks = nn.ModuleList([block(*shape) for shape in size.shapes()])
+        self.fc = nn.Linear(last, size.classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -87,16 +138,6 @@ class TorchResNet(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.fc(x.mean((2, 3)))
-
-
-def shapes() -> list[tuple[int, int, int]]:
-    """Inputs, outputs and stride of every block."""
-    found, inputs = [], WIDTHS[0]
-    for outputs in WIDTHS:
-        for i in range(BLOCKS):
-            found.append((inputs, outputs, 2 if i == 0 and outputs != WIDTHS[0] else 1))
-            inputs = outputs
-    return found
 
 
 def torch_loss(model, batch):
@@ -147,14 +188,38 @@ class Block(nnx.Module):
         return nnx.relu(x + y)
 
 
+class Bottleneck(nnx.Module):
+    def __init__(self, inputs: int, width: int, stride: int, rngs: nnx.Rngs):
+        outputs = 4 * width
+        self.conv1 = conv(inputs, width, 1, 1, rngs)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = conv(width, width, 3, stride, rngs)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = conv(width, outputs, 1, 1, rngs)
+        self.bn3 = BatchNorm(outputs)
+        self.narrows = stride != 1 or inputs != outputs
+        if self.narrows:
+            self.shortcut = conv(inputs, outputs, 1, stride, rngs)
+            self.bn4 = BatchNorm(outputs)
+
+    def __call__(self, x, training: bool):
+        y = nnx.relu(self.bn1(self.conv1(x), training))
+        y = nnx.relu(self.bn2(self.conv2(y), training))
+        y = self.bn3(self.conv3(y), training)
+        x = self.bn4(self.shortcut(x), training) if self.narrows else x
+        return nnx.relu(x + y)
+
+
 class ResNet(nnx.Module):
     def __init__(self, size: Size, rngs: nnx.Rngs):
         self.small = size.small
         kernel, stride = (3, 1) if size.small else (7, 2)
-        self.conv = conv(3, WIDTHS[0], kernel, stride, rngs)
-        self.bn = BatchNorm(WIDTHS[0])
-        self.blocks = nnx.List([Block(*shape, rngs) for shape in shapes()])
-        self.fc = nnx.Linear(WIDTHS[-1], size.classes, rngs=rngs)
+        first, last = size.widths[0], size.widths[-1] * size.expansion
+        self.conv = conv(3, first, kernel, stride, rngs)
+        self.bn = BatchNorm(first)
+        block = Bottleneck if size.bottleneck else Block
+        self.blocks = nnx.List([block(*shape, rngs) for shape in size.shapes()])
+        self.fc = nnx.Linear(last, size.classes, rngs=rngs)
 
     def __call__(self, x, training: bool):
         x = nnx.relu(self.bn(self.conv(x), training))
@@ -190,17 +255,18 @@ def jax_half(size: Size) -> instep.JaxLoop:
     return instep.JaxLoop(loss_fn, tx, params, buffers, apply=apply)
 
 
+def pair(size: Size, seed: int = 0) -> instep.Pair:
+    return instep.Pair(torch_half(size, seed), jax_half(size), "auto", channels_last)
+
+
 def workload(name: str) -> Workload:
     """One of ``SIZES``."""
     size = SIZES[name]
-
-    def make_pair(seed: int = 0) -> instep.Pair:
-        return instep.Pair(torch_half(size, seed), jax_half(size), "auto", channels_last)
-
+    images = f"{size.side} x {size.side} on random images"
     return Workload(
         name=name,
-        summary=f"ResNet-18 at {size.side} x {size.side} on random images, for speed; SGD",
-        make_pair=make_pair,
+        summary=f"ResNet-{size.layers} at {images}, for speed; SGD",
+        make_pair=lambda seed=0: pair(size, seed),
         total_steps=100,
         held_out=lambda: held_out(size.side, size.classes, size.batch),  # pyright: ignore
         metric=ACCURACY,
