@@ -250,6 +250,21 @@ def test_keys_can_be_read():
 
     keys = jax.random.split(jax.random.key(0), T)
     assert jax.jit(fast_on_cpu(fn))(keys) == jax.jit(fn)(keys)
+    asked, made = (jax.make_jaxpr(f)(keys).jaxpr for f in (fn, fast_on_cpu(fn)))
+    assert (written(asked), written(made)) == (2, 1)
+
+
+def test_a_long_chain_is_followed_a_few_steps():
+    """Python would stop at 1,000 calls within each other."""
+
+    def chain(h, x):
+        y = h
+        for _ in range(1_000):
+            y = 1 - y
+        return h, y
+
+    operands = draw(B, N), draw(T, B, N)
+    assert written(jax.make_jaxpr(fast_on_cpu(passes(chain)))(*operands).jaxpr) == 2
 
 
 def test_what_is_sharded_is_written():
