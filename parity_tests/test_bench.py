@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import instep
+from bench_targets import jax_alone
 from instep import bench
 from instep.bench._plot import picture
 from instep.bench._settings import Settings
@@ -87,21 +88,45 @@ def test_a_wrong_learning_rate_is_not_timed(tmp_path):
     assert not json_path.exists()
 
 
-JAX_ALONE = """
-    import jax.numpy as jnp
-    import numpy as np
+UNSEEDED = """
+    import torch
     import instep
 
-    def loss_fn(params, batch):
-        return instep.losses.mse_loss(batch[0] @ params["w"], batch[1])
+    model = torch.nn.Linear(3, 4)
 
     def loop():
-        x = np.random.default_rng(0).standard_normal((2, 8, 3)).astype("float32")
-        batches = [(x, x[..., 0])] * 4
-        return instep.JaxLoop(
-            loss_fn, instep.optim.sgd(0.1), {"w": jnp.ones(3)}, batches=batches, accumulate=2
+        return instep.TorchLoop(
+            model,
+            lambda model, x: model(x).square().mean(),
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            [torch.randn(8, 3) for _ in range(8)],
         )
     """
+
+
+def test_every_process_draws_the_same(tmp_path):
+    """PyTorch is imported by TARGET itself in those that compute with JAX."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent(UNSEEDED))
+    losses = []
+    for seed in (0, 1):
+        done = instep_bench(
+            f"{tmp_path}/mine.py:loop",
+            "--rounds",
+            1,
+            *FAST,
+            "--seed",
+            seed,
+            "--json",
+            tmp_path / "r.json",
+        )
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / "r.json").read_text())
+        losses.append([one["losses"][0] for one in found["contenders"]])
+    first, other = losses
+    assert first == pytest.approx(3 * [first[0]]) and other == pytest.approx(3 * [other[0]])
+    assert first[0] != pytest.approx(other[0])
+
+
 BLOCKED = """
 import sys
 class Block:
@@ -114,11 +139,10 @@ sys.meta_path.insert(0, Block())
 
 def test_a_jax_loop_needs_no_torch(tmp_path, monkeypatch):
     """Neither the command nor any of its processes can import it."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent(JAX_ALONE))
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
     source = str(Path(instep.__file__).parent.parent)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{source}")
-    command = ["bench", f"{tmp_path}/mine.py:loop", "--against", "jax-plain,multisteps"]
+    command = ["bench", jax_alone(tmp_path), "--against", "jax-plain,multisteps"]
     code = "import sys; from instep.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *command, "--rounds", "3", *FAST, "--json", "r.json"],

@@ -6,8 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from bench_targets import jax_alone
 from instep import bench
+from instep._errors import TargetError
 from instep.bench._equal import Steps, UnequalWorkError, check_halves, check_steps
+from instep.bench._problem import load
 from instep.bench._settings import Job, Settings
 from instep.bench._survey import survey
 from instep.bench._torch import train_step
@@ -48,11 +51,26 @@ def test_what_is_not_shown_or_not_finite_is_refused():
         check_steps("flax", steps_of(np.nan), steps_of(np.nan).seen)
 
 
+def test_a_buffer_that_is_trained_must_be_shown():
+    mean, count = Leaf("buffer", "bn.mean"), Leaf("buffer", "bn.num_batches_tracked")
+    right = steps_of(0.5, 0.4)
+    for n, seen in enumerate(right.seen):
+        seen |= {mean: np.full(2, 3.0 * n), count: np.int64(n)}
+    without = [{leaf: x for leaf, x in seen.items() if leaf != count} for seen in right.seen]
+    assert check_steps("flax", right, without) == 8
+    without = [{leaf: x for leaf, x in seen.items() if leaf != mean} for seen in right.seen]
+    with pytest.raises(UnequalWorkError, match="does not show the buffer bn.mean at step 1"):
+        check_steps("flax", right, without)
+
+
 def test_rounding_is_allowed_what_it_explains():
-    floors = [{}, {LOSS: 1e-3, SECOND: 1e-3}]
-    assert check_steps("x", steps_of(0.5, floors=floors), steps_of(0.5 + 5e-3).seen) == 1
-    with pytest.raises(UnequalWorkError):
-        check_steps("x", steps_of(0.5, floors=[{}, {LOSS: 1e-9}]), steps_of(0.5 + 5e-3).seen)
+    """8 times the floor, and nothing where the floor is as large as the loss."""
+    floors = [{}, {LOSS: 1e-7, SECOND: 1e-7}]
+    assert check_steps("x", steps_of(0.5, floors=floors), steps_of(0.5 + 7e-7).seen) == 3
+    with pytest.raises(UnequalWorkError, match="the loss is off"):
+        check_steps("x", steps_of(0.5, floors=floors), steps_of(0.5 + 9e-7).seen)
+    with pytest.raises(UnequalWorkError, match="rounding alone decides the loss at step 1"):
+        check_steps("x", steps_of(0.5, floors=[{}, {LOSS: 1e-3}]), steps_of(0.5 + 5e-3).seen)
 
 
 def test_halves_that_are_not_in_step_are_refused_with_the_cause():
@@ -119,6 +137,27 @@ def test_a_model_that_draws_is_refused(no_parity, tmp_path):
     (tmp_path / "mine.py").write_text(textwrap.dedent(TORCH_ALONE.replace("DRAWN", "0.5")))
     with pytest.raises(UnequalWorkError, match="as with dropout, cannot be compared"):
         judged(f"{tmp_path}/mine.py:loop", ("instep",))
+
+
+def test_a_policy_is_not_compared_with_a_step_that_casts_nothing(tmp_path):
+    target = jax_alone(tmp_path, policy="bf16")
+    for name in ("jax-plain", "multisteps"):
+        with pytest.raises(bench.BenchError, match=f"{name} cannot run .*: it has a policy"):
+            judged(target, ("instep", name))
+
+
+def test_examples_of_a_jax_loop(tmp_path):
+    settings = Settings(check_steps=2, check_examples=3)
+    target = jax_alone(tmp_path)
+    (x, y), *_ = load(target, settings, double=True).jax_batches()
+    assert (x.shape, y.shape) == ((2, 3, 3), (2, 3))
+    (x, y), *_ = load(target, settings).jax_batches()
+    assert (x.shape, y.shape) == ((2, 8, 3), (2, 8))
+
+
+def test_a_jax_loop_without_a_batch_is_refused(tmp_path):
+    with pytest.raises(TargetError, match="mine.py:loop returned a JaxLoop whose batches are"):
+        judged(jax_alone(tmp_path, count=0), ("instep",))
 
 
 def no_decay(group):

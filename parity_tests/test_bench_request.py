@@ -50,8 +50,27 @@ def test_the_options_ask_for_the_same_settings(monkeypatch):
 
 
 def test_a_worker_finds_nothing_compiled_before():
-    env = environment(Job("time", "digits-mlp", ("instep",), Settings(device="cpu")), {})
-    assert env["JAX_PLATFORMS"] == "cpu" and env["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] == "1"
-    assert environment(Job("time", "x", ("y",), Settings()), {}).get("JAX_PLATFORMS") is None
-    assert "OMP_WAIT_POLICY" not in env
-    assert environment(Job("survey", "x", ("y",), Settings()), {})["OMP_WAIT_POLICY"]
+    env = environment(Job("time", "digits-mlp", ("instep",), Settings()), {})
+    assert env["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+    assert env["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] == "1"
+
+
+def test_threads_of_openmp_wait_as_they_do_but_in_the_survey():
+    assert "OMP_WAIT_POLICY" not in environment(Job("time", "x", ("instep",), Settings()), {})
+    assert environment(Job("survey", "x", ("instep",), Settings()), {})["OMP_WAIT_POLICY"]
+
+
+@pytest.mark.parametrize(
+    ("contender", "device", "platform"),
+    [
+        ("instep", "auto", None),
+        ("instep", "cpu", "cpu"),
+        ("instep", "gpu", "cuda"),
+        ("instep-lowered", "gpu", "cuda"),
+        ("torch-eager", "gpu", "cpu"),
+        ("torch-compile:reduce-overhead", "auto", "cpu"),
+    ],
+)
+def test_where_jax_computes(contender, device, platform):
+    job = Job("time", "x", (contender,), Settings(device=device))
+    assert environment(job, {}).get("JAX_PLATFORMS") == platform

@@ -28,7 +28,7 @@ def keep_memory() -> bool:
     is not concerned.
 
     Returns:
-      Whether malloc is glibc's, on Linux. If not, nothing was changed.
+      Whether it is kept. False: malloc is not glibc's, or refused.
 
     Raises:
       RuntimeError: JAX has computed something, so it is too late to choose its thread.

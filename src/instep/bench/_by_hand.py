@@ -34,7 +34,9 @@ def plain(problem: Problem, option: str) -> Contender:
     params, buffers = side.start()
     state = (params, buffers, tx.init(params) if opt_state is None else opt_state)
     step = side.jit(step_by_hand(side.loop, tx))
-    return contender(side, state, step, lambda state: state[:2], {"optimizer": note})
+    return contender(
+        side, state, step, lambda state: state[:2], {"optimizer": note}, side.batches
+    )
 
 
 def multi_steps(problem: Problem, option: str) -> Contender:
@@ -49,9 +51,7 @@ def multi_steps(problem: Problem, option: str) -> Contender:
     if opt_state is not None:
         refuse("multisteps", "its optimizer has a state at the start")
     params, buffers = side.start()
-    tx = optax.MultiSteps(
-        optax.chain(clip(loop), inner), k, accumulator_dtype=jax.tree.leaves(params)[0].dtype
-    )
+    tx = accumulated(loop, inner)
     micro = side.jit(one_microbatch(loop, tx))
 
     def step(state: Any, microbatches: list[Any]) -> tuple[Any, Any]:
@@ -61,9 +61,10 @@ def multi_steps(problem: Problem, option: str) -> Contender:
             total = total + loss
         return state, total / k
 
-    batches = [[jax.tree.map(lambda x, i=i: x[i], b) for i in range(k)] for b in side.batches]
     state = (params, buffers, tx.init(params))
-    return contender(side, state, step, lambda s: s[:2], {"optimizer": note}, batches)
+    return contender(
+        side, state, step, lambda s: s[:2], {"optimizer": note}, side.microbatches()
+    )
 
 
 def step_by_hand(loop: JaxLoop, tx: optax.GradientTransformation) -> Step:
@@ -109,6 +110,14 @@ def one_microbatch(loop: JaxLoop, tx: optax.MultiSteps) -> Step:
     return at_precision(step, loop.matmul_precision)
 
 
+def accumulated(loop: JaxLoop, tx: optax.GradientTransformation) -> optax.MultiSteps:
+    """``tx`` of the mean of as many gradients as the loop accumulates, clipped as it says."""
+    dtype = jax.tree.leaves(loop.params)[0].dtype
+    return optax.MultiSteps(
+        optax.chain(clip(loop), tx), loop.accumulate, accumulator_dtype=dtype
+    )
+
+
 def clip(loop: JaxLoop) -> optax.GradientTransformation:
     """PyTorch's clipping by norm and then by value, as a transformation without state."""
 
@@ -151,6 +160,8 @@ def check(loop: JaxLoop, name: str) -> None:
         refuse(name, "it scales the loss")
     if loop.mesh is not None:
         refuse(name, "it trains on a mesh")
+    if loop.policy is not None:
+        refuse(name, "it has a policy, and a step by hand casts nothing")
     if loop.trainable is not None and not all(
         jax.tree.leaves(selected(loop.trainable, loop.params))
     ):

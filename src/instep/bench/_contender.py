@@ -63,23 +63,27 @@ class Entry(NamedTuple):
 
     place: str  # module and function
     says: str
-    torch: bool  # whether it needs the PyTorch half
+    framework: str  # "jax" or "torch": that it computes with
+    needs_torch_half: bool
 
 
 CONTENDERS = {
-    "instep": Entry("._fused:fused", "instep's fused, jitted, donated step", False),
+    "instep": Entry("._fused:fused", "instep's fused, jitted, donated step", "jax", False),
     "instep-lowered": Entry(
-        "._fused:lowered", "the same, of the PyTorch half lowered by from_torch", True
+        "._fused:lowered", "the same, of the PyTorch half lowered by from_torch", "jax", True
     ),
-    "jax-plain": Entry("._by_hand:plain", "the step by hand in jax and optax", False),
+    "jax-plain": Entry("._by_hand:plain", "the step by hand in jax and optax", "jax", False),
     "multisteps": Entry(
-        "._by_hand:multi_steps", "optax.MultiSteps, called per microbatch", False
+        "._by_hand:multi_steps", "optax.MultiSteps, called per microbatch", "jax", False
     ),
-    "flax": Entry("._flax:usual", "the usual loop of Flax: nnx.Optimizer, nnx.jit", True),
-    "torch-eager": Entry("._torch:eager", "PyTorch, eagerly", True),
+    "flax": Entry(
+        "._flax:usual", "the usual loop of Flax: nnx.Optimizer, nnx.jit", "jax", True
+    ),
+    "torch-eager": Entry("._torch:eager", "PyTorch, eagerly", "torch", True),
     "torch-compile": Entry(
         "._torch:compiled",
         "torch.compile of the model; torch-compile:MODE in another mode",
+        "torch",
         True,
     ),
 }
@@ -106,15 +110,19 @@ def parse(against: Sequence[str]) -> list[str]:
     return named
 
 
+def entry_of(name: str) -> Entry:
+    """That of a contender, whatever its option."""
+    return CONTENDERS[name.partition(":")[0]]
+
+
 def build(name: str, problem: Problem) -> Contender:
     """Make the contender called ``name``.
 
     Raises:
       BenchError: it cannot be made of this TARGET; the message says why.
     """
-    kind, _, option = name.partition(":")
-    entry = CONTENDERS[kind]
-    if entry.torch and problem.torch_loop is None:
+    entry, option = entry_of(name), name.partition(":")[2]
+    if entry.needs_torch_half and problem.torch_loop is None:
         raise BenchError(
             f"{name} needs a PyTorch half, and {problem.name} is a JaxLoop alone. Compare with "
             f"jax-plain or multisteps, or give an instep.Pair."

@@ -1,9 +1,10 @@
 """Whether two contenders do the same work, by parity's own rule; nothing else is timed.
 
-Every contender takes its first steps in float64, from the same weights and on the same batches:
-the step that is timed later, not another one written for the check. Each loss, parameter and
-buffer must agree with PyTorch's own steps (for a ``JaxLoop`` alone: with instep's) as
-``parity._tolerance`` says, the floor measured on copies that rounding moves.
+Every contender takes its first steps in float64, from the same weights and on the same batches,
+with the code that is timed later: of ``instep-lowered`` the step inside of it, of ``flax`` its
+``train_step`` without ``nnx.jit``, of ``torch-compile`` the model before it is compiled. Each
+loss, parameter and buffer must agree with PyTorch's own steps (for a ``JaxLoop`` alone: with
+instep's) as ``parity._tolerance`` says, the floor measured on copies that rounding moves.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ def check_steps(name: str, reference: Steps, found: list[Observation]) -> int:
     """Raise unless ``found`` agrees with ``reference``; how many leaves were judged.
 
     Raises:
-      UnequalWorkError: a leaf diverges, or is not shown, or a loss is not finite.
+      UnequalWorkError: a leaf diverges or is not shown, a loss is not finite, or rounding
+        decides it.
     """
     largest, judged = 0.0, 0
     for n, right in enumerate(reference.seen):
         for leaf in sorted(right, key=lambda x: (list(STAGE).index(x.kind), x.name)):
             if leaf not in found[n]:
-                if leaf.kind == "buffer":
-                    continue  # such as num_batches_tracked, which JAX halves may lack
+                if leaf.kind == "buffer" and not _is_trained(leaf, right, reference.seen[0]):
+                    continue
                 raise UnequalWorkError(
                     f"{name} is not timed: it does not show the {_said(leaf)} at step {n}."
                 )
@@ -74,8 +76,19 @@ def check_steps(name: str, reference: Steps, found: list[Observation]) -> int:
             m = measure(n, np.asarray(value), found[n][leaf], floor, at_least)
             if m.status in (Status.DIVERGED, Status.NOT_FINITE):
                 raise UnequalWorkError(_apart(name, leaf, m))
+            if m.status is Status.NOISE and leaf == LOSS:
+                raise UnequalWorkError(
+                    f"{name} is not timed: rounding alone decides the loss at step {n}, so "
+                    f"nothing is shown. Take fewer steps with --check-steps."
+                )
             judged += m.judged
     return judged
+
+
+def _is_trained(leaf: Leaf, right: Observation, first: Observation) -> bool:
+    """Not so ``num_batches_tracked`` and constants, which JAX halves may lack."""
+    value = np.asarray(right[leaf])
+    return value.dtype.kind == "f" and not np.array_equal(value, first.get(leaf, np.nan))
 
 
 def _apart(name: str, leaf: Leaf, m: Measurement) -> str:

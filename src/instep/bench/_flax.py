@@ -8,7 +8,8 @@ import jax
 import optax
 from flax import nnx
 
-from ._by_hand import check, clip, optimizer
+from .._precision import at_precision
+from ._by_hand import accumulated, check, clip, optimizer
 from ._contender import Contender, refuse
 from ._jax_side import JaxSide, contender, jax_side
 from ._problem import Problem
@@ -35,10 +36,8 @@ def usual(problem: Problem, option: str) -> Contender:
         optimizer.update(model, grads)
         return loss
 
-    k = side.loop.accumulate
-    batches = [[jax.tree.map(lambda x, i=i: x[i], b) for i in range(k)] for b in side.batches]
-    if k == 1:
-        batches = [[batch] for batch in side.batches]
+    k, train_step = side.loop.accumulate, at_precision(train_step, side.loop.matmul_precision)
+    batches = side.microbatches()
     if side.double:
         return _checked(side, (model, trained), train_step, batches, note)
     jitted = nnx.jit(train_step)
@@ -55,12 +54,9 @@ def usual(problem: Problem, option: str) -> Contender:
 
 
 def _transformation(side: JaxSide, tx: optax.GradientTransformation) -> Any:
-    k = side.loop.accumulate
-    tx = optax.chain(clip(side.loop), tx)
-    if k == 1:
-        return tx
-    dtype = jax.tree.leaves(side.loop.params)[0].dtype
-    return optax.MultiSteps(tx, k, accumulator_dtype=dtype).gradient_transformation()
+    if side.loop.accumulate == 1:
+        return optax.chain(clip(side.loop), tx)
+    return accumulated(side.loop, tx).gradient_transformation()
 
 
 def _checked(

@@ -26,14 +26,15 @@ def fused(problem: Problem, option: str) -> Contender:
 def lowered(problem: Problem, option: str) -> Contender:
     """``from_torch`` of the PyTorch half, as a user calls it; in the check the step inside."""
     del option
-    side, notes = jax_side(problem, lowered=True), {"forward": "lowered by from_torch"}
+    notes = {"forward": "lowered by from_torch"}
     if problem.double:
+        side = jax_side(problem, lowered=True)
         return _of(side, initial_state(side.loop), train_step(side.loop), side.batches, notes)
     from ..bridge._from_torch import from_torch
 
-    assert side.torch is not None
-    step, state = from_torch(side.torch)
-    return _of(side, state, step, _torch_batches(problem, side.loop.accumulate), notes)
+    loop = problem.reference()
+    step, state = from_torch(loop)
+    return _of(None, state, step, _torch_batches(problem, loop.accumulate), notes)
 
 
 def _torch_batches(problem: Problem, accumulate: int) -> list[Any]:
@@ -50,9 +51,9 @@ def _torch_batches(problem: Problem, accumulate: int) -> list[Any]:
 
 
 def _of(
-    side: JaxSide, state: Any, as_used: Any, batches: list[Any], notes: dict[str, str]
+    side: JaxSide | None, state: Any, as_used: Any, batches: list[Any], notes: dict[str, str]
 ) -> Contender:
-    jitted = side.jit(as_used) if side.double else as_used
+    jitted = side.jit(as_used) if side is not None and side.double else as_used
 
     def step(state: Any, batch: Any) -> tuple[Any, Any]:
         state, metrics = jitted(state, batch)

@@ -44,6 +44,13 @@ class JaxSide:
             return jax.jit(lift_jax(step))
         return jax.jit(step, donate_argnums=0)
 
+    def microbatches(self) -> list[list[PyTree]]:
+        """The batches, each as the list of its microbatches."""
+        k = self.loop.accumulate
+        if k == 1:
+            return [[batch] for batch in self.batches]
+        return [[jax.tree.map(lambda x, i=i: x[i], b) for i in range(k)] for b in self.batches]
+
     def start(self) -> tuple[PyTree, PyTree]:
         """Copies of the parameters and buffers, on the device."""
         return jax.tree.map(
@@ -94,22 +101,25 @@ def jax_side(problem: Problem, lowered: bool = False) -> JaxSide:
 
 
 def contender(
-    side: JaxSide,
+    side: JaxSide | None,
     state: Any,
     step: Step,
     params_and_buffers: Callable[[Any], tuple[PyTree, PyTree]],
     notes: dict[str, str],
-    batches: list[Any] | None = None,
+    batches: list[Any],
 ) -> Contender:
-    """A ``Contender`` of ``state, loss = step(state, batch)``."""
-    given = side.batches if batches is None else batches
+    """A ``Contender`` of ``state, loss = step(state, batch)``; no side: it is not checked."""
     here: dict[str, Any] = {"state": state, "loss": None}
 
     def take(n: int) -> None:
-        here["state"], here["loss"] = step(here["state"], given[n % len(given)])
+        here["state"], here["loss"] = step(here["state"], batches[n % len(batches)])
 
     def wait() -> None:
         jax.block_until_ready((here["loss"], params_and_buffers(here["state"])))
+
+    def standing() -> Observation:
+        assert side is not None, "what is checked has one"
+        return side.named(*params_and_buffers(here["state"]))
 
     device = jax.devices()[0]
 
@@ -120,7 +130,7 @@ def contender(
     return Contender(
         take,
         wait,
-        lambda: side.named(*params_and_buffers(here["state"])),
+        standing,
         lambda: float(here["loss"]),
         device.device_kind,
         notes,

@@ -12,11 +12,11 @@ from typing import Any
 
 THREADS = ("OMP_", "MKL_", "KMP_", "GOMP_")
 FRAMEWORKS = ("XLA_", "JAX_", "TF_XLA_", "TORCH", "PYTORCH_", "CUDA_")
-MEMORY = ("LD_PRELOAD", "MALLOC_")
+MEMORY = ("LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, load, and the variables that change how fast it is."""
+    """Processor, cores, memory, system, and the variables that change how fast it is."""
     told = hasattr(os, "sched_getaffinity")
     usable = len(os.sched_getaffinity(0)) if told else os.cpu_count()
     return {

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +16,7 @@ from .._errors import TargetError
 from .._loop import JaxLoop
 from ..workloads import Workload
 from ..workloads._target import resolve
+from ._contender import entry_of
 from ._settings import Settings
 
 
@@ -49,6 +50,15 @@ class Problem:
     def is_pair(self) -> bool:
         """Whether both halves were written by hand."""
         return not isinstance(self.given, JaxLoop) and self.torch_loop is not self.given
+
+    def torch_bytes(self) -> int:
+        """What the parameters, buffers and batches of the PyTorch half take."""
+        from ..bridge._tensors import tensors_in
+
+        assert self.torch_loop is not None
+        model = self.torch_loop.model
+        own = [*model.parameters(), *model.buffers(), *tensors_in(self.windows())]
+        return sum(x.nbytes for x in own)
 
     def reference(self) -> TorchLoop:
         """The PyTorch loop that a contender may train; in float64 for the check."""
@@ -85,9 +95,14 @@ class Problem:
                 f"{self.name} returned a JaxLoop without batches; give it batches=, a list of "
                 f"what its step takes."
             )
-        stream = (x for _ in iter(int, 1) for x in self.given.batches)
-        found = _alike(stream, self._count, lambda b: [np.shape(x) for x in jax.tree.leaves(b)])
-        return [jax.tree.map(_double, batch) for batch in found] if self.double else found
+        epochs = chain.from_iterable(repeat(self.given.batches, 100 * self._count))
+        found = _alike(epochs, self._count, lambda b: [np.shape(x) for x in jax.tree.leaves(b)])
+        if not found:
+            raise TargetError(f"{self.name} returned a JaxLoop whose batches are empty.")
+        if not self.double:
+            return found
+        axis, examples = int(self.given.accumulate > 1), self.settings.check_examples
+        return [_examples(jax.tree.map(_double, b), axis, examples) for b in found]
 
     @property
     def _count(self) -> int:
@@ -127,10 +142,17 @@ def load(
     examples = settings.check_examples if small or double else None
     given = _with_its_batches(given, settings, examples)
     problem = Problem(target, given, settings, double, flax)
-    needs = contender == "instep-lowered" or not (problem.is_pair or "torch" in contender)
-    if not contender or problem.torch_loop is None or not needs:
+    if problem.torch_loop is None or not _is_lowered_for(contender, problem):
         return problem
     return replace(problem, lowered=_lowered(problem.torch_loop))
+
+
+def _is_lowered_for(contender: str, problem: Problem) -> bool:
+    """``from_torch``, which is what is timed of instep, lowers by itself."""
+    if not contender or entry_of(contender).framework == "torch":
+        return False
+    of_instep = contender == "instep-lowered" or (contender == "instep" and not problem.is_pair)
+    return problem.double if of_instep else not problem.is_pair
 
 
 @contextmanager
@@ -190,6 +212,17 @@ def _alike(stream: Any, count: int, shapes: Any) -> list[Any]:
         if len(found) == count:
             break
     return found
+
+
+def _examples(batch: Any, axis: int, count: int | None) -> Any:
+    """The first ``count`` along the axis of examples, which is that of the first leaf."""
+    size = np.shape(jax.tree.leaves(batch)[0])[axis]
+
+    def taken(x: np.ndarray) -> np.ndarray:
+        has_them = x.ndim > axis and x.shape[axis] == size
+        return x[(slice(None),) * axis + (slice(count),)] if has_them else x
+
+    return jax.tree.map(taken, batch)
 
 
 def _seed(seed: int) -> None:

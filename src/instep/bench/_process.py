@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._errors import RequestError
-from ._contender import BenchError
+from ._contender import BenchError, entry_of
 from ._equal import UnequalWorkError
 from ._settings import Job
 
@@ -109,7 +109,8 @@ def environment(job: Job, given: Mapping[str, str] | None = None) -> dict[str, s
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    if job.kind != "time" or job.settings.device == "cpu" or "torch" in job.name:
+    timed = entry_of(job.name).framework if job.kind == "time" else None
+    if timed != "jax" or job.settings.device == "cpu":
         made["JAX_PLATFORMS"] = "cpu"
     elif job.settings.device == "gpu":
         made["JAX_PLATFORMS"] = "cuda"

@@ -64,7 +64,7 @@ class BenchReport:
     peak_flops: float | None  # of the device, per second; None: not known
     parity: Mapping[str, Any] | None  # the verdict on the halves; None: a JaxLoop, or unchecked
     contenders: tuple[Measured, ...]  # in the order they were asked for
-    machine: Mapping[str, Any]  # processor, cores, memory, GPUs
+    machine: Mapping[str, Any]  # processor, cores, memory, system, variables
     environment: Mapping[str, str]  # versions
     commit: str | None  # of the source tree, if there is one
     date: str  # UTC

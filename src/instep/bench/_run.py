@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from . import _machine
-from ._contender import CONTENDERS, FIRST, BenchError, parse
+from ._contender import FIRST, BenchError, entry_of, parse
 from ._flops import dense_peak
 from ._process import Worker
 from ._report import BenchReport, measured
@@ -56,7 +56,8 @@ def run(
         workers, started = {}, {}
         for name in names:
             on_stage(f"{name}: first steps")
-            worker = stack.enter_context(Worker(Job("time", target, (name,), settings)))
+            job = Job("time", target, (name,), settings, survey["has_torch_half"])
+            worker = stack.enter_context(Worker(job))
             workers[name], started[name] = worker, worker.answer()
         _check_devices(started)
         rounds = interleave(
@@ -67,7 +68,7 @@ def run(
     contenders = tuple(
         measured(
             name,
-            CONTENDERS[name.partition(":")[0]].says,
+            entry_of(name).says,
             seconds[name],
             rounds.handed_over[name],
             None if name == FIRST else seconds[FIRST],

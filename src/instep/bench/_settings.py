@@ -25,8 +25,8 @@ class Settings:
       check_steps: that every contender must take in step before it is timed; 0: unchecked.
       check_examples: of each microbatch that the check takes, where a whole one in float64 is
         too large; None: all.
-      seed: of the order of the contenders in a round, and of the random states of PyTorch and
-        NumPy when TARGET is called.
+      seed: of the order of the contenders in a round, and of the random states of Python,
+        NumPy and PyTorch when TARGET is imported and called.
       device: ``"cpu"``, ``"gpu"``, or ``"auto"``: a GPU where there is one.
       precision: of a built-in workload, ``"float32"`` or ``"bf16"``.
       matmul_precision: of both frameworks, a key of ``MATMUL``.
@@ -89,6 +89,7 @@ class Job:
     target: str
     contenders: tuple[str, ...]
     settings: Settings
+    has_torch_half: bool = False  # as the survey found: PyTorch is seeded before TARGET draws
 
     @property
     def name(self) -> str:
@@ -101,4 +102,4 @@ class Job:
     @staticmethod
     def of(found: dict[str, Any]) -> Job:
         names, settings = tuple(found["contenders"]), Settings(**found["settings"])
-        return Job(found["kind"], found["target"], names, settings)
+        return Job(found["kind"], found["target"], names, settings, found["has_torch_half"])

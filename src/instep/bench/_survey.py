@@ -27,6 +27,7 @@ def survey(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
 
     Returns:
       ``work``: ``items`` of a ``unit`` and ``flops`` (``flops_by`` whom) per step, and more;
+      ``has_torch_half``: whether TARGET does;
       ``parity``: the verdict on the halves of TARGET; ``judged``: by contender, how many leaves
       of its first steps are in step. None and empty without a check.
 
@@ -37,7 +38,8 @@ def survey(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     problem = load(job.target, job.settings)
     alone = problem.torch_loop is None
     say("how much work it is")
-    found = {"work": _work_of_jax(problem) if alone else _work(problem)}
+    work = _work_of_jax(problem) if alone else _work(problem)
+    found = {"work": work, "has_torch_half": not alone}
     if not job.settings.check_steps:
         return found | {"parity": None, "judged": {}}
     parity = None

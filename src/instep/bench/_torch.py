@@ -31,19 +31,20 @@ GRAPHED = ("reduce-overhead", "max-autotune")  # modes that replay CUDA graphs
 def eager(problem: Problem, option: str) -> Contender:
     """Nothing is compiled."""
     del option
-    return _contender(problem, None)
+    return _contender("torch-eager", problem, None)
 
 
 def compiled(problem: Problem, option: str) -> Contender:
     """``torch.compile`` of the model; the check is of the step, and does not compile."""
-    return _contender(problem, None if problem.double else option or DEFAULT)
+    mode = None if problem.double else option or DEFAULT
+    return _contender("torch-compile", problem, mode)
 
 
-def _contender(problem: Problem, mode: str | None) -> Contender:
+def _contender(name: str, problem: Problem, mode: str | None) -> Contender:
     device = _device(problem)
     _set_matmul_precision(problem, device)
     loop, windows = problem.reference(), problem.windows()
-    _check(loop)
+    _check(name, loop)
     channels_last, notes = _memory_format(problem, loop, windows, device)
     windows = [map_tensors(lambda x: put(x, device, channels_last), w) for w in windows]
     prepare(loop, device, channels_last)
@@ -57,6 +58,8 @@ def _contender(problem: Problem, mode: str | None) -> Contender:
 
     def take(n: int) -> None:
         last["loss"] = step(n, windows[n % len(windows)])
+        if mode is not None and n == 0:
+            notes["graphs"] = _graphs()
 
     cuda = device.type == "cuda"
     return Contender(
@@ -69,6 +72,12 @@ def _contender(problem: Problem, mode: str | None) -> Contender:
         forget_peak=torch.cuda.reset_peak_memory_stats if cuda else lambda: None,
         peak=torch.cuda.max_memory_allocated if cuda else lambda: None,
     )
+
+
+def _graphs() -> str:
+    """What ``torch.compile`` made of the model: without a graph it ran eagerly."""
+    count = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    return f"{count} compiled" if count else "none compiled, PyTorch ran it eagerly"
 
 
 def _memory_format(
@@ -129,13 +138,13 @@ def _set_matmul_precision(problem: Problem, device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
-def _check(loop: TorchLoop) -> None:
+def _check(name: str, loop: TorchLoop) -> None:
     if isinstance(loop.optimizer, torch.optim.LBFGS):
-        refuse("PyTorch", "LBFGS makes many steps of one")
+        refuse(name, "LBFGS makes many steps of one")
     if isinstance(loop.scheduler, ReduceLROnPlateau):
-        refuse("PyTorch", "its scheduler reads the loss back at every step")
+        refuse(name, "its scheduler reads the loss back at every step")
     if loop.scaler is not None:
-        refuse("PyTorch", "it scales the loss")
+        refuse(name, "it scales the loss")
 
 
 def _named(loop: TorchLoop) -> Any:

@@ -56,18 +56,22 @@ def timed(job: Job, answers: TextIO) -> None:
     import jax
 
     from . import _memory
-    from ._contender import CONTENDERS, build
+    from ._contender import build, entry_of
     from ._problem import load, surroundings
 
     compiling = _compile_seconds()
-    entry = CONTENDERS[job.name.partition(":")[0]]
+    entry = entry_of(job.name)
     import_module(entry.place.partition(":")[0], __package__)  # before memory is looked at
+    if job.has_torch_half:
+        import_module("torch")
     problem = load(job.target, job.settings, contender=job.name)
     with surroundings(problem):
-        if "torch" not in job.name:
+        if entry.framework == "jax":
             jax.devices()
         _memory.forget_peak()
         held = _memory.resident()
+        if entry.framework == "torch":
+            held -= problem.torch_bytes()  # which are its own; of JAX the copies are
         contender, prepare = _timed(lambda: build(job.name, problem))
         compiling.clear()
         started = {"prepare": prepare} | _first_two(contender)
@@ -84,7 +88,7 @@ def timed(job: Job, answers: TextIO) -> None:
             _answer(answers, _block(contender, done, request["steps"]))
             done += request["steps"]
         memory |= {"resident": _memory.peak(), "device": contender.peak()}
-        _answer(answers, {"memory": memory, "steps": done, "loss": contender.loss()})
+        _answer(answers, {"memory": memory})
 
 
 def _first_two(contender: Any) -> dict[str, Any]:
