@@ -1,23 +1,23 @@
 """What a step's matrix products and convolutions take alone: the floor under the step.
 
-    python benchmarks/ceilings.py byte-gpt [--lowered] [--rounds 7] [--json FILE]
+    python benchmarks/ceilings.py byte-gpt [--lowered] [--as-written] [--rounds 7] [--json FILE]
 
 Every ``dot_general`` and ``conv_general_dilated`` of the step's jaxpr, loops counted, is jitted
 and timed by itself on arrays that lie ready, and matrix products once more as PyTorch's
 ``einsum``. Their sum is what the step would take if all else were free; beside it the step, and
-PyTorch's own loop. Times are medians, in milliseconds a step, without what a call costs that
-computes nothing. A kernel alone has warm caches and all cores to itself, so the floor is low.
+PyTorch's own loop. Times are medians, in milliseconds a step; JAX's are without what a call
+costs that computes nothing, those of ``einsum`` contain it. A kernel alone has warm caches and
+all cores to itself, so the floor is low.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import string
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from jax.extend import core
 
-from instep.parity._environment import environment
+import provenance
+from instep._on_cpu import as_written
 from operations import made, torch_step
 
 
@@ -173,11 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("--lowered", action="store_true", help="PyTorch's half, lowered")
+    parser.add_argument("--as-written", action="store_true", help="without instep's own forms")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    load = os.getloadavg()[0]
-    found = measure(args.name, args.lowered, args.rounds)
+    before = provenance.about()
+    with as_written() if args.as_written else nullcontext():
+        found = measure(args.name, args.lowered, args.rounds)
     print("  ms a step  GFLOP/s  PyTorch  times  kernel")
     for row in found["rows"]:
         rates = [_rate(row["gflop"], row[who]) for who in ("jax", "torch")]
@@ -190,11 +193,8 @@ def main() -> None:
         f"{found['torch']:.1f}: floor over PyTorch {floor / found['torch']:.2f}, step over "
         f"PyTorch {found['step'] / found['torch']:.2f}"
     )
-    if args.json:
-        about = {"target": args.name, "lowered": args.lowered, "load before": load}
-        args.json.write_text(
-            json.dumps(about | {"environment": environment()} | found, indent=1) + "\n"
-        )
+    asked = {name: getattr(args, name) for name in ("lowered", "as_written")}
+    provenance.write(args.json, before, target=args.name, **asked, **found)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@ python benchmarks/claims_page.py --check    exit 1 if it would write another one
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from instep.bench import paired_ratio
+from instep.bench import Settings, paired_ratio
 from marked import filled, write_or_check
+from ratios_page import with_interval
 
 
 ROOT = Path(__file__).parent.parent
@@ -27,11 +29,11 @@ ONE_THREAD = "benchmarks/results/optimizer_update_cpu_1_thread_2026-11-23.json"
 
 
 class Claim(NamedTuple):
-    """One row: ``number`` is a function of what the files hold."""
+    """One row: ``number`` is a function of what the files hold, as ``made_by`` may be."""
 
     says: str
     number: Callable[..., str]
-    made_by: str
+    made_by: str | Callable[[dict], str]
     files: tuple[str, ...]
 
 
@@ -147,18 +149,6 @@ def over_eager(kept: dict) -> str:
     return f"{said}; we lose with {', '.join(lost)}" if lost else said
 
 
-def _ratios(kept: dict, names: dict[str, str]) -> str:
-    found = {one["name"]: one for one in kept["contenders"]}
-    said = []
-    for name, title in names.items():
-        if name in found:
-            ratio = found[name]["ratio"]
-            numbers = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
-            open_ = ", not resolved" * (ratio["verdict"] == "not resolved")
-            said.append(f"{numbers} of {title}{open_}")
-    return "; ".join(said)
-
-
 OTHERS = {
     "torch-eager": "PyTorch eager",
     "torch-compile": "`torch.compile`",
@@ -169,17 +159,21 @@ OTHERS = {
 
 
 def bench(kept: dict) -> str:
-    found = {one["name"]: one for one in kept["contenders"]}
-    said = _ratios(kept, OTHERS)
-    lost = [
-        OTHERS[n] for n in OTHERS if n in found and found[n]["ratio"]["verdict"] == "above 1"
-    ]
-    if "instep-lowered" in found:
-        r = paired_ratio(found["instep-lowered"]["rounds"], found["torch-eager"]["rounds"])
-        said += f"; lowered from PyTorch {r.median:.2f} ({r.low:.2f} to {r.high:.2f}) of eager"
-        said += ", not resolved" * (r.verdict == "not resolved")
-        lost += ["PyTorch eager (lowered)"] * (r.verdict == "above 1")
-    return f"{said}. We lose to {', '.join(lost)}" if lost else said
+    rounds = {one["name"]: one["rounds"] for one in kept["contenders"]}
+    ratios = {
+        title: paired_ratio(rounds["instep"], rounds[name])
+        for name, title in OTHERS.items()
+        if name in rounds
+    }
+    if "instep-lowered" in rounds:
+        lowered = paired_ratio(rounds["instep-lowered"], rounds["torch-eager"])
+        ratios["PyTorch eager by the lowered step"] = lowered
+    said = "; ".join(
+        f"{with_interval(r)} of {title}" + ", not resolved" * (r.verdict == "not resolved")
+        for title, r in ratios.items()
+    )
+    lost = [title for title, r in ratios.items() if r.verdict == "above 1"]
+    return f"{said}. We lose to {' and '.join(lost)}" if lost else said
 
 
 def whole_training(kept: dict) -> str:
@@ -215,28 +209,35 @@ def updates(kept: dict, one_thread: dict) -> str:
     )
 
 
-TIMED = (  # result, title, target of `instep bench`
-    ("digits-cnn", "digits-cnn, 4 microbatches", "digits-cnn"),
-    ("digits-mlp", "digits-mlp", "digits-mlp"),
-    ("gpt-k8", "a GPT, 8 microbatches", "benchmarks/scaled.py:gpt_k8"),
-    ("byte-gpt", "byte-gpt, 4 microbatches", "byte-gpt"),
-    ("digits-vit", "digits-vit", "digits-vit"),
-    ("text-lstm", "text-lstm", "text-lstm"),
-    ("resnet18-32", "ResNet-18 at 32 x 32", "resnet18-32"),
-    ("resnet18-224", "ResNet-18 at 224 x 224", "resnet18-224"),
-)
-XEON = [
-    (f"{name}-xeon", f"{title}, on the Xeon", target)
-    for name, title, target in TIMED
-    if name in ("digits-mlp", "digits-cnn", "digits-vit", "text-lstm", "resnet18-32")
-]
+def bench_command(kept: dict) -> str:
+    """The line that repeats a run of ``instep bench``, by what its result says."""
+    options = Settings(**kept["settings"]).options()
+    assert options is not None, "the results are of the command line"
+    against = ",".join(one["name"] for one in kept["contenders"][1:])
+    words = ["instep", "bench", kept["target"], "--against", against, *options]
+    return f"`{shlex.join(words)}`"
+
+
+TIMED = {  # by the name of the result
+    "digits-cnn": "digits-cnn, 4 microbatches",
+    "digits-mlp": "digits-mlp",
+    "gpt-k8": "a GPT, 8 microbatches",
+    "byte-gpt": "byte-gpt, 4 microbatches",
+    "digits-vit": "digits-vit",
+    "text-lstm": "text-lstm",
+    "resnet18-32": "ResNet-18 at 32 x 32",
+    "resnet18-224": "ResNet-18 at 224 x 224",
+}
+XEON = {
+    f"{name}-xeon": f"{TIMED[name]}, on the Xeon"
+    for name in ("digits-mlp", "digits-cnn", "digits-vit", "text-lstm", "resnet18-32")
+}
 # That of text-lstm is of before its loops were changed.
-EPYC = [row for row in TIMED if row[0] != "text-lstm"]
-KEPT = [
-    (f"{name}-kept", f"{title}, memory kept", f"{target} --keep-memory")
-    for name, title, target in TIMED
-    if name in ("byte-gpt", "gpt-k8", "resnet18-32", "resnet18-224")
-]
+EPYC = {name: title for name, title in TIMED.items() if name != "text-lstm"}
+KEPT = {
+    f"{name}-kept": f"{TIMED[name]}, memory kept"
+    for name in ("byte-gpt", "gpt-k8", "resnet18-32", "resnet18-224")
+}
 
 CLAIMS = (
     Claim(
@@ -289,7 +290,7 @@ CLAIMS = (
         (LOWERED,),
     ),
     Claim(
-        "Time of the lowered step over PyTorch eager, on the Xeon",
+        "Time of the lowered step over PyTorch's loop as it is written, on the Xeon",
         over_eager,
         "`python benchmarks/lowered_step.py --rounds 20`",
         (LOWERED,),
@@ -298,10 +299,10 @@ CLAIMS = (
         Claim(
             f"Time of a step, {title}",
             bench,
-            f"`instep bench {target}`",
+            bench_command,
             (BENCH.format(name),),
         )
-        for name, title, target in (*EPYC, *KEPT, *XEON)
+        for name, title in (EPYC | KEPT | XEON).items()
     ),
     Claim(
         "`instep train` with prefetch, display, metrics file and checkpoints over the bare "
@@ -337,8 +338,7 @@ def table() -> str:
     for claim in CLAIMS:
         kept: list[Any] = [json.loads((ROOT / file).read_text()) for file in claim.files]
         links = ", ".join(f"[{_short(file)}]({file})" for file in claim.files)
-        command = kept[0].get("command")
-        made_by = f"`{command}`" if command else claim.made_by
+        made_by = claim.made_by if isinstance(claim.made_by, str) else claim.made_by(kept[0])
         lines.append(f"| {claim.says} | {claim.number(*kept)} | {made_by}, {links} |")
     return "\n".join(lines)
 

@@ -11,8 +11,6 @@ Nothing is asserted: a timing is not a test.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+import provenance
 from instep import ops
 from instep._on_cpu import fast_on_cpu
-from instep.parity._environment import environment
 
 
 TIMES = 2  # in a loop
@@ -124,6 +122,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results: dict[str, Any] = {}
+    before = provenance.about()
     for name, shape in SHAPES.items():
         if args.only not in name:
             continue
@@ -131,9 +130,7 @@ def main() -> None:
             found = results.setdefault(name, {})[what] = measure(fn, operands, args.rounds)
             shown = "  ".join(f"{who} {ms:8.2f}" for who, ms in found.items())
             print(f"{name:<28} {what:<14} {shown}", flush=True)
-    if args.json:
-        about = {"cores": os.cpu_count(), "environment": environment(), "unit": "ms"}
-        args.json.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    provenance.write(args.json, before, unit="ms", results=results)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +25,10 @@ import numpy as np
 import optax
 
 import instep
+import provenance
 from instep import bench, workloads
 from instep._loop import initial_state
-from instep.bench import _by_hand, _machine
-from instep.parity._environment import environment
+from instep.bench import _by_hand
 
 
 MICROSECONDS = 100_000  # a block, roughly
@@ -112,6 +111,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    before = provenance.about()
     loop, batch = squares() if args.of is None else workload(args.of)
     us = measured(loop, batch, args.rounds)
     for name, times in us.items():
@@ -124,15 +124,8 @@ def main() -> None:
             f"instep above {name}: {above.median:.1f} us ({above.p10:.1f} to {above.p90:.1f})"
         )
         print(f"instep over {name}: {ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})")
-    if args.json:
-        record = {
-            "commit": _machine.commit(),
-            "machine": _machine.machine(),
-            "environment": environment(),
-            "of": args.of,
-            "us": {name: list(times) for name, times in us.items()},
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+    kept = {name: list(times) for name, times in us.items()}
+    provenance.write(args.json, before, of=args.of, us=kept)
 
 
 if __name__ == "__main__":

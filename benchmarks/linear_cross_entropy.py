@@ -22,8 +22,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -32,9 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,12 +37,12 @@ import optax
 import torch
 import torch.nn.functional as F
 
+import provenance
 from instep.losses import cross_entropy, linear_cross_entropy
-from instep.parity._environment import environment
 
 
 WARM_UP = 1  # rounds that are not counted
-PAUSE = 0.01  # seconds
+PAUSE = 0.02  # seconds
 MIB = 2**20
 
 
@@ -247,11 +242,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -261,21 +251,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         return child(args.child[0], Problem(*args.child[1:]))
-    before, load = commit(), os.getloadavg()
+    before = provenance.about()
     results = []
     for problem in QUICK if args.quick else PROBLEMS:
         results.append(measure(problem, args.rounds))
         print(table(results[-1]), flush=True)
-    if args.json:
-        hardware = {
-            "device": str(jax.devices()[0].device_kind),
-            "cores": os.cpu_count(),
-            "processor": platform.machine(),
-            "torch threads": torch.get_num_threads(),
-            "load average": load,
-        }
-        record = {"commit": before, "hardware": hardware, "environment": environment()}
-        args.json.write_text(json.dumps(record | {"results": results}, indent=1) + "\n")
+    threads = torch.get_num_threads()
+    provenance.write(args.json, before, torch_threads=threads, results=results)
 
 
 if __name__ == "__main__":

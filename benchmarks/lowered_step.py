@@ -1,21 +1,23 @@
-"""A lowered PyTorch loop beside its Flax twin written by hand, and beside PyTorch eager.
+"""A lowered PyTorch loop beside its Flax twin written by hand, and beside PyTorch's own.
 
     python benchmarks/lowered_step.py [--rounds 30] [--json benchmarks/results/NAME.json]
 
 Of each workload and of the pairs in ``twins.py``: whether the hand-written halves are in step
 (else the comparison says nothing), the seconds to lower (export and table), to trace and
-compile the step of either JAX half, and the time of a step, from the same weights on the same
-batches. Rounds are interleaved in changing order, and ratios are taken within the round. No
-timing is asserted.
+compile the step of either JAX half, and the time of a step on the same batches. PyTorch's loop
+is as a user writes it, without fused optimizer and channels_last. In each round every contender
+runs one block, in an order that is shuffled, after a pause in which PyTorch's threads fall
+asleep; ratios are taken within the round. No timing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import random
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,16 +27,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import instep
-from instep import workloads
+import provenance
+from instep import bench, workloads
 from instep._loop import initial_state, train_step
 from instep.bridge._from_torch import jax_loop_of, lowered_loss
 from instep.bridge._tensors import batch_of
 from instep.bridge._torch_loop import run_step, windows
-from instep.parity._environment import environment
 from twins import TWINS
 
 
-STEPS, COMPILED = 10, 3
+STEPS, COMPILED, WARM_UP = 10, 3, 3
+PAUSE = 0.02  # seconds
 
 
 def measure(name: str, make_pair: Callable[[], instep.Pair], rounds: int) -> dict[str, Any]:
@@ -72,14 +75,16 @@ def measure(name: str, make_pair: Callable[[], instep.Pair], rounds: int) -> dic
             states[who], _ = compiled[who](states[who], batch)
         jax.block_until_ready(states[who])
 
-    contenders = ["lowered", "flax", "torch"]
+    contenders, rng = ["lowered", "flax", "torch"], random.Random(0)
     seconds: dict[str, list[float]] = {who: [] for who in contenders}
-    for n in range(rounds + 3):
-        for who in contenders[:: 1 if n % 2 else -1]:
+    for _ in range(rounds + WARM_UP):
+        rng.shuffle(contenders)
+        for who in contenders:
+            time.sleep(PAUSE)
             start = time.perf_counter()
             steps_of(who)
             seconds[who].append((time.perf_counter() - start) / STEPS)
-    kept = {who: np.array(times[3:]) for who, times in seconds.items()}
+    kept = {who: np.array(times[WARM_UP:]) for who, times in seconds.items()}
     return {
         "workload": name,
         "flax and torch": verdict,
@@ -96,8 +101,7 @@ def measure(name: str, make_pair: Callable[[], instep.Pair], rounds: int) -> dic
 
 
 def _band(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [10, 50, 90])
-    return {"p10": round(low, 4), "median": round(median, 4), "p90": round(high, 4)}
+    return {name: round(x, 4) for name, x in asdict(bench.band(list(values))).items()}
 
 
 def main() -> None:
@@ -105,15 +109,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    before = provenance.about()
     digits = ("digits-cnn", "digits-mlp")
     pairs = {name: workloads.get(name).make_pair for name in digits} | TWINS
     rows = [measure(name, make_pair, options.rounds) for name, make_pair in pairs.items()]
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    text = json.dumps({"commit": commit, "environment": environment(), "rows": rows}, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    print(json.dumps(rows, indent=1))
+    provenance.write(options.json, before, rows=rows)
 
 
 if __name__ == "__main__":

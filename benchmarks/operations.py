@@ -24,8 +24,8 @@ import jax
 import torch
 
 import instep
+import provenance
 from instep import workloads
-from instep.parity._environment import environment
 
 
 KINDS = ("products", "batched products, attention", "convolutions", "reductions", "the rest")
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    before = provenance.about()
     spent = measure(args.name, args.lowered, args.steps)
     print(f"{args.name}, ms a step, by operation: {'lowered' if args.lowered else 'JAX half'}")
     for kind in (*KINDS, "in all"):
@@ -160,9 +161,7 @@ def main() -> None:
             sum(of.values()) if kind == "in all" else of.get(kind, 0) for of in spent.values()
         )
         print(f"{kind:<28} JAX {ours:8.1f}   PyTorch {theirs:8.1f}")
-    if args.json:
-        about = {"target": args.name, "lowered": args.lowered, "environment": environment()}
-        args.json.write_text(json.dumps(about | {"ms": spent}, indent=1) + "\n")
+    provenance.write(args.json, before, target=args.name, lowered=args.lowered, ms=spent)
 
 
 if __name__ == "__main__":

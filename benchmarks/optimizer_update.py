@@ -19,18 +19,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import math
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +31,12 @@ import numpy as np
 import optax
 import torch
 
+import provenance
 from instep import optim
-from instep.parity._environment import environment
 
 
 WARM_UP = 3  # rounds that are not counted
-PAUSE = 0.01  # seconds
+PAUSE = 0.02  # seconds
 MUON_LEAVES = 8
 
 
@@ -284,11 +277,6 @@ def losses(results: list[dict[str, Any]]) -> list[str]:
     return said
 
 
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--leaves", type=int, default=200)
@@ -305,7 +293,7 @@ def main() -> None:
     if args.torch_threads:
         torch.set_num_threads(args.torch_threads)
 
-    results = []
+    results, before = [], provenance.about()
     print(f"{'':<10}{'instep':>9}" + "".join(f"{'instep / ' + who:>20}" for who in OTHERS))
     print(f"{'':<10}{'ms':>9}" + f"{'median (min..max)':>20}" * len(OTHERS))
     for name in names:
@@ -316,16 +304,8 @@ def main() -> None:
         t = r["first call, s"]
         print(f"{r['optimizer']:<10}{t['instep']:>9.2f}{t['optax']:>9.2f}")
     print("", *losses(results), sep="\n")
-    if args.json:
-        hardware = {
-            "device": str(jax.devices()[0].device_kind),
-            "cores": os.cpu_count(),
-            "processor": platform.machine(),
-            "torch device": torch_device(),
-            "torch threads": torch.get_num_threads(),
-        }
-        record = {"commit": commit(), "hardware": hardware, "environment": environment()}
-        args.json.write_text(json.dumps(record | {"results": results}, indent=1) + "\n")
+    threads = torch.get_num_threads()
+    provenance.write(args.json, before, torch_threads=threads, results=results)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import threading
 import time
 from dataclasses import replace
@@ -18,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 import instep
+import provenance
 from instep import parity
-from instep.parity._environment import environment
 from instep.workloads import get
 
 
@@ -65,7 +64,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    start = time.monotonic()
+    start, before = time.monotonic(), provenance.about()
     with Peak() as peak:
         pair = cut(get(options.workload).make_pair(), options.length, options.steps)
         count = sum(p.numel() for p in pair.torch.model.parameters())
@@ -79,12 +78,10 @@ def main() -> None:
         "peak_anonymous_gib": round(peak.anonymous, 2),
         "peak_resident_gib": round(peak.resident, 2),
         "seconds": round(time.monotonic() - start),
-        "environment": environment() | {"machine": platform.machine()},
     }
     print(report)
     print(json.dumps(found, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    provenance.write(options.json, before, **found)
 
 
 if __name__ == "__main__":

@@ -62,10 +62,14 @@ def ratio(above: dict[str, Any], below: dict[str, Any] | None) -> str:
     if below is None:
         return ""
     r = bench.paired_ratio(above["rounds"], below["rounds"])
+    return with_interval(r, "**" if r.verdict == "above 1" else "")
+
+
+def with_interval(r: bench.Ratio, around: str = "") -> str:
+    """``0.47 (0.37 to 0.50)``, with ``around`` on both sides of the median."""
     digits = 3 if r.median < 0.1 else 2
     median, low, high = (f"{x:.{digits}f}" for x in (r.median, r.low, r.high))
-    bold = "**" if r.verdict == "above 1" else ""
-    return f"{bold}{median}{bold} ({low} to {high})"
+    return f"{around}{median}{around} ({low} to {high})"
 
 
 def table(of: str, others: dict[str, str], titles: dict[str, str]) -> str:

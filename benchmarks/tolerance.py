@@ -2,9 +2,9 @@
 
     python benchmarks/tolerance.py [--seeds 20] [--steps 20] [--json FILE]
 
-Clean: every workload, and the LSTM and the encoder of ``parity_tests/sequences.py``, from
-``seeds`` different weights and orders of the data. A verdict other
-than IN STEP is a false alarm. Teeth: every mistake of ``parity_tests/teeth.py``, and in which
+Clean: digits-cnn and digits-mlp, and the LSTM and the encoder of ``parity_tests/sequences.py``,
+from ``seeds`` different weights and orders of the data. A verdict other than IN STEP is a false
+alarm. Teeth: every mistake of ``parity_tests/teeth.py``, and in which
 walks it is above rounding. For each walk the largest error over its bound is kept, by kind of
 leaf: 1 is the limit.
 """
@@ -12,7 +12,6 @@ leaf: 1 is the limit.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable
@@ -22,10 +21,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parent.parent / "parity_tests"))
 
+import provenance
 import sequences
 import teeth
 from instep import parity, workloads
-from instep.parity._environment import environment
 from instep.parity._records import JUDGED, Verdict
 
 
@@ -94,11 +93,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    found = {"environment": environment(), "clean": {}, "teeth": {}}
+    before, found = provenance.about(), {"clean": {}, "teeth": {}}
 
     def keep() -> None:
-        if args.json:
-            args.json.write_text(json.dumps(found, indent=1) + "\n")
+        provenance.write(args.json, before, **found)
 
     for name in PAIRS:
         found["clean"][name] = clean(name, args.seeds, args.steps)

@@ -18,12 +18,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import math
-import os
-import platform
 import tempfile
 import time
+from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -33,11 +30,11 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from instep import JaxLoop, data, losses, optim, progress
+import provenance
+from instep import JaxLoop, bench, data, losses, optim, progress
 from instep._loop import initial_state, train_step
 from instep._train import run
 from instep.checkpoint import Checkpointer
-from instep.parity._environment import environment
 
 
 WIDTH, LAYERS = 512, 6
@@ -129,35 +126,24 @@ def measure(rounds: int, steps: int, batch: int, folder: Path) -> dict[str, Any]
         for who in sorted(contenders, reverse=bool(n % 2)):
             seconds[who].append(contenders[who](steps))
     kept = {who: np.array(times[1:]) / steps for who, times in seconds.items()}
-    ratio = kept["whole"] / kept["bare"]
     return {
-        **{f"{who} ms per step": _spread(times[:, 0] * 1e3) for who, times in kept.items()},
-        **{f"{who} CPU ms": _spread(times[:, 1] * 1e3) for who, times in kept.items()},
-        "ratio": _spread(ratio[:, 0]),
-        "CPU ratio": _spread(ratio[:, 1]),
+        **{f"{who} ms per step": _band(times[:, 0]) for who, times in kept.items()},
+        **{f"{who} CPU ms": _band(times[:, 1]) for who, times in kept.items()},
+        "ratio": _ratio(kept["whole"][:, 0], kept["bare"][:, 0]),
+        "CPU ratio": _ratio(kept["whole"][:, 1], kept["bare"][:, 1]),
         "rounds": rounds,
         "steps per round": steps,
         "examples per step": batch,
     }
 
 
-def _spread(values: np.ndarray) -> dict[str, Any]:
-    """The median of the rounds, its interval, and the extremes."""
-    ordered = np.sort(values)
-    k = _outside(len(ordered))
-    shown = {"min": ordered[0], "median": np.median(ordered), "max": ordered[-1]}
-    interval = None if k is None else [round(float(x), 4) for x in (ordered[k], ordered[~k])]
-    return {name: round(float(x), 4) for name, x in shown.items()} | {"interval": interval}
+def _band(seconds: np.ndarray) -> dict[str, float]:
+    return {name: round(1e3 * x, 4) for name, x in asdict(bench.band(list(seconds))).items()}
 
 
-def _outside(n: int) -> int | None:
-    """How many of n values to leave out on each side; None: too few for any interval.
-
-    The median is below the k-th smallest when fewer than k of n fair coins show heads.
-    """
-    tails = np.cumsum([math.comb(n, i) for i in range(n)]) / 2.0**n
-    fits = np.flatnonzero(tails <= 0.025)
-    return int(fits[-1]) if len(fits) else None
+def _ratio(whole: np.ndarray, bare: np.ndarray) -> dict[str, Any]:
+    r = bench.paired_ratio(list(whole), list(bare))
+    return {"median": round(r.median, 4), "interval": [round(r.low, 4), round(r.high, 4)]}
 
 
 def main() -> None:
@@ -167,7 +153,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    load = os.getloadavg()[0]
+    before = provenance.about()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args.rounds, args.steps, args.batch, Path(folder))
     for who in ("bare", "whole"):
@@ -175,18 +161,9 @@ def main() -> None:
         print(f"{who:<9} {wall:.1f} ms per step, {cpu:.1f} ms of CPU")
     for name in ("ratio", "CPU ratio"):
         r = found[name]
-        low, high = r["interval"] or (r["min"], r["max"])
+        low, high = r["interval"]
         print(f"{name:<9} {r['median']:.3f} ({low:.3f} to {high:.3f})")
-    if args.json:
-        hardware = {
-            "device": str(jax.devices()[0].device_kind),
-            "cores": os.cpu_count(),
-            "processor": platform.machine(),
-            "load before": round(load, 2),
-            "load after": round(os.getloadavg()[0], 2),
-        }
-        record = {"hardware": hardware, "environment": environment(), "results": found}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+    provenance.write(args.json, before, results=found)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """resnet18-32, resnet18-224 and resnet50-224: residual networks, on random images, for speed.
 
 The networks of ImageNet at 224 x 224; at 32 x 32 with the stem that CIFAR has (one 3 x 3
-convolution, no pooling). ResNet-50 is of bottlenecks, which narrow in their 3 x 3 convolution,
+convolution, no pooling). ResNet-50 is of bottlenecks whose stride is in their 3 x 3 convolution,
 as torchvision has them. SGD with momentum and weight decay. The images are random: nobody
 trains them here, and no accuracy is claimed.
 
@@ -26,6 +26,7 @@ from .digits_cnn import BatchNorm, channels_last
 
 
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
+EXPANSION = 4  # of a bottleneck: channels that it returns, over its width
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Size:
     @property
     def expansion(self) -> int:
         """Channels that a block returns, over its width."""
-        return 4 if self.bottleneck else 1
+        return EXPANSION if self.bottleneck else 1
 
     @property
     def layers(self) -> int:
@@ -96,7 +97,7 @@ class TorchBlock(nn.Module):
 class TorchBottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        outputs = 4 * width
+        outputs = EXPANSION * width
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
@@ -176,29 +177,29 @@ class Block(nnx.Module):
         self.bn1 = BatchNorm(outputs)
         self.conv2 = conv(outputs, outputs, 3, 1, rngs)
         self.bn2 = BatchNorm(outputs)
-        self.narrows = stride != 1 or inputs != outputs
-        if self.narrows:
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
             self.shortcut = conv(inputs, outputs, 1, stride, rngs)
             self.bn3 = BatchNorm(outputs)
 
     def __call__(self, x, training: bool):
         y = nnx.relu(self.bn1(self.conv1(x), training))
         y = self.bn2(self.conv2(y), training)
-        x = self.bn3(self.shortcut(x), training) if self.narrows else x
+        x = self.bn3(self.shortcut(x), training) if self.projects else x
         return nnx.relu(x + y)
 
 
 class Bottleneck(nnx.Module):
     def __init__(self, inputs: int, width: int, stride: int, rngs: nnx.Rngs):
-        outputs = 4 * width
+        outputs = EXPANSION * width
         self.conv1 = conv(inputs, width, 1, 1, rngs)
         self.bn1 = BatchNorm(width)
         self.conv2 = conv(width, width, 3, stride, rngs)
         self.bn2 = BatchNorm(width)
         self.conv3 = conv(width, outputs, 1, 1, rngs)
         self.bn3 = BatchNorm(outputs)
-        self.narrows = stride != 1 or inputs != outputs
-        if self.narrows:
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
             self.shortcut = conv(inputs, outputs, 1, stride, rngs)
             self.bn4 = BatchNorm(outputs)
 
@@ -206,7 +207,7 @@ class Bottleneck(nnx.Module):
         y = nnx.relu(self.bn1(self.conv1(x), training))
         y = nnx.relu(self.bn2(self.conv2(y), training))
         y = self.bn3(self.conv3(y), training)
-        x = self.bn4(self.shortcut(x), training) if self.narrows else x
+        x = self.bn4(self.shortcut(x), training) if self.projects else x
         return nnx.relu(x + y)
 
 
