@@ -1,9 +1,9 @@
 """resnet18-32, resnet18-224 and resnet50-224: residual networks, on random images, for speed.
 
 The networks of ImageNet at 224 x 224; at 32 x 32 with the stem that CIFAR has (one 3 x 3
-convolution, no pooling). ResNet-50 is of bottlenecks whose stride is in their 3 x 3 convolution,
-as torchvision has them. SGD with momentum and weight decay. The images are random: nobody
-trains them here, and no accuracy is claimed.
+convolution, no pooling). ResNet-50 is of bottlenecks with the stride in their 3 x 3
+convolution, as torchvision has them. SGD with momentum and weight decay. The images are random:
+nobody trains them here, and no accuracy is claimed.
 
 He et al., Deep Residual Learning for Image Recognition, 2016.
 """
