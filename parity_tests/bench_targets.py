@@ -28,3 +28,25 @@ def jax_alone(folder: Path, count: int = 4, policy: str | None = None) -> str:
     code = JAX_ALONE.replace("COUNT", str(count)).replace("POLICY", repr(policy))
     (folder / "mine.py").write_text(textwrap.dedent(code))
     return f"{folder}/mine.py:loop"
+
+
+TORCH_ALONE = """
+    import time
+    import numpy as np
+    import torch
+    import instep
+
+    def loop():
+        model = torch.nn.MODEL
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return instep.TorchLoop(model, lambda model, x: LOSS, optimizer, BATCHES)
+    """
+
+
+def torch_alone(
+    folder: Path, batches: str, loss: str = "model(x).mean()", model: str = "Linear(3, 4)"
+) -> str:
+    """A ``TorchLoop`` of this model, loss and batches, each as it is written."""
+    code = TORCH_ALONE.replace("MODEL", model).replace("LOSS", loss).replace("BATCHES", batches)
+    (folder / "mine.py").write_text(textwrap.dedent(code))
+    return f"{folder}/mine.py:loop"

@@ -8,9 +8,7 @@ import pytest
 
 from bench_targets import jax_alone
 from instep import bench
-from instep._errors import TargetError
 from instep.bench._equal import Steps, UnequalWorkError, check_halves, check_steps
-from instep.bench._problem import load
 from instep.bench._settings import Job, Settings
 from instep.bench._survey import survey
 from instep.bench._torch import train_step
@@ -144,20 +142,6 @@ def test_a_policy_is_not_compared_with_a_step_that_casts_nothing(tmp_path):
     for name in ("jax-plain", "multisteps"):
         with pytest.raises(bench.BenchError, match=f"{name} cannot run .*: it has a policy"):
             judged(target, ("instep", name))
-
-
-def test_examples_of_a_jax_loop(tmp_path):
-    settings = Settings(check_steps=2, check_examples=3)
-    target = jax_alone(tmp_path)
-    (x, y), *_ = load(target, settings, double=True).jax_batches()
-    assert (x.shape, y.shape) == ((2, 3, 3), (2, 3))
-    (x, y), *_ = load(target, settings).jax_batches()
-    assert (x.shape, y.shape) == ((2, 8, 3), (2, 8))
-
-
-def test_a_jax_loop_without_a_batch_is_refused(tmp_path):
-    with pytest.raises(TargetError, match="mine.py:loop returned a JaxLoop whose batches are"):
-        judged(jax_alone(tmp_path, count=0), ("instep",))
 
 
 def no_decay(group):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from .._errors import TargetError
 from .._loop import JaxLoop
 from .._loss_fn import canonical
 from ..progress._flops import flops
@@ -26,11 +27,15 @@ def of_torch(loop: TorchLoop, window: list[Any]) -> float:
 
     A multiplication and an addition are 2. Attention is counted whole, masked or not, as it is
     by most who state an MFU; an LSTM as its matrix products. What is pointwise is not counted.
+
+    Raises:
+      TargetError: its ``loss_fn`` returns something else than a scalar tensor.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from ..bridge._check_loop import check_loss
     from ..bridge._copy import copy_loop
 
     copy = copy_loop(loop)
@@ -40,7 +45,12 @@ def of_torch(loop: TorchLoop, window: list[Any]) -> float:
         torch.backends.mkldnn.flags(enabled=False),  # nor is the fused LSTM
         FlopCounterMode(display=False) as counter,
     ):
-        copy.loss_fn(copy.model, window[0]).backward()
+        loss = copy.loss_fn(copy.model, window[0])
+        try:
+            check_loss(loss)
+        except TypeError as error:
+            raise TargetError(str(error)) from error
+        loss.backward()
     return float(counter.get_total_flops() * len(window))
 
 
@@ -55,12 +65,16 @@ def of_jax(loop: JaxLoop, microbatch: Any) -> float | None:
     return None if counted is None else float(sum(counted.values()) * loop.accumulate)
 
 
-def dense_peak(settings: Settings, device: str) -> float | None:
+def dense_peak(settings: Settings, device: str, dtype: str = "float32") -> float | None:
     """FLOP/s of dense matrix products that ``device`` can reach at most; None: not known.
 
-    What the caller states, or what its maker does, in the precision that is used.
+    What the caller states, or what its maker does, in the precision that is used: that of the
+    settings, or for a model whose parameters are not float32 their ``dtype``.
     """
-    kind = "fp32" if settings.matmul_precision == "highest" else "tf32"
-    kind = "bf16" if settings.precision == "bf16" else kind
+    kinds = {
+        "float32": "fp32" if settings.matmul_precision == "highest" else "tf32",
+        "bfloat16": "bf16",
+    }
+    kind = "bf16" if settings.precision == "bf16" else kinds.get(dtype, dtype)
     tflops = settings.peak_tflops or PEAKS.get(device, {}).get(kind)
     return None if tflops is None else tflops * 1e12

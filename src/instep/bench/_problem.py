@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +16,7 @@ from .._errors import TargetError
 from .._loop import JaxLoop
 from ..workloads import Workload
 from ..workloads._target import resolve
+from ._batches import first_examples, first_jax_batches, first_torch_batches
 from ._contender import entry_of
 from ._settings import Settings
 
@@ -35,6 +36,7 @@ class Problem:
     given: Any  # a Pair, a TorchLoop or a JaxLoop
     settings: Settings
     double: bool = False  # the first steps in float64, for the check
+    left_out: int = 0  # batches of other shapes than most have
     flax: Any = None  # the ``FlaxHalf`` of a workload
     lowered: Pair | None = None  # the PyTorch half beside what is made of it
 
@@ -90,19 +92,12 @@ class Problem:
     def jax_batches(self) -> list[Any]:
         """The batches of a ``JaxLoop`` alone, as its step takes them."""
         assert isinstance(self.given, JaxLoop)
-        if self.given.batches is None:
-            raise TargetError(
-                f"{self.name} returned a JaxLoop without batches; give it batches=, a list of "
-                f"what its step takes."
-            )
-        epochs = chain.from_iterable(repeat(self.given.batches, 100 * self._count))
-        found = _alike(epochs, self._count, lambda b: [np.shape(x) for x in jax.tree.leaves(b)])
-        if not found:
-            raise TargetError(f"{self.name} returned a JaxLoop whose batches are empty.")
+        assert isinstance(self.given.batches, list), "made by load"
+        taken = self.given.batches[: self._count]
         if not self.double:
-            return found
+            return taken
         axis, examples = int(self.given.accumulate > 1), self.settings.check_examples
-        return [_examples(jax.tree.map(_double, b), axis, examples) for b in found]
+        return [first_examples(jax.tree.map(_double, b), axis, examples) for b in taken]
 
     @property
     def _count(self) -> int:
@@ -127,6 +122,11 @@ def load(
     Raises:
       TargetError: it returns something else than a ``Pair``, ``TorchLoop`` or ``JaxLoop``.
     """
+    if ":" in target and settings.precision != "float32":
+        raise TargetError(
+            f"precision={settings.precision!r} is for a built-in workload; what {target} "
+            f"computes in is its own to choose. Leave it out."
+        )
     _seed(settings.seed)
     found = resolve(target, settings.precision)
     flax = found.flax() if isinstance(found, Workload) and found.flax is not None else None
@@ -139,20 +139,24 @@ def load(
             f"{target} returned a {type(given).__name__}; bench takes an instep.TorchLoop, an "
             f"instep.Pair whose JAX half is a JaxLoop, or a JaxLoop with batches."
         )
-    examples = settings.check_examples if small or double else None
-    given = _with_its_batches(given, settings, examples)
-    problem = Problem(target, given, settings, double, flax)
+    if isinstance(given, JaxLoop):
+        given, left_out = first_jax_batches(target, given, settings)
+    else:
+        examples = settings.check_examples if small or double else None
+        given, left_out = first_torch_batches(target, given, settings, examples)
+    problem = Problem(target, given, settings, double, left_out, flax)
     if problem.torch_loop is None or not _is_lowered_for(contender, problem):
         return problem
-    return replace(problem, lowered=_lowered(problem.torch_loop))
+    lowered = _lowered(problem.torch_loop)
+    if contender.startswith("instep") and not double:
+        return problem  # from_torch is timed; what torch.export leaves in memory is there now
+    return replace(problem, lowered=lowered)
 
 
 def _is_lowered_for(contender: str, problem: Problem) -> bool:
-    """``from_torch``, which is what is timed of instep, lowers by itself."""
     if not contender or entry_of(contender).framework == "torch":
         return False
-    of_instep = contender == "instep-lowered" or (contender == "instep" and not problem.is_pair)
-    return problem.double if of_instep else not problem.is_pair
+    return contender == "instep-lowered" or not problem.is_pair
 
 
 @contextmanager
@@ -170,28 +174,6 @@ def surroundings(problem: Problem) -> Iterator[None]:
         yield
 
 
-def _with_its_batches(given: Any, settings: Settings, examples: int | None) -> Any:
-    """``given`` with its first windows as a list: a shuffle would go on with whoever looks."""
-    if isinstance(given, JaxLoop):
-        return given
-    from ..bridge._tensors import map_tensors, tensors_in
-    from ..bridge._torch_loop import windows
-
-    loop = getattr(given, "torch", given)
-    full = (w for w in windows(loop) if len(w) == loop.accumulate)
-    count = max(settings.batches, settings.check_steps)
-    taken = _alike(full, count, lambda w: [x.shape for x in tensors_in(w)])
-    batches = [microbatch for window in taken for microbatch in window]
-    if examples is not None:
-        size = tensors_in(batches[0])[0].shape[0]
-        batches = [
-            map_tensors(lambda x: x[:examples] if x.shape[:1] == (size,) else x, microbatch)
-            for microbatch in batches
-        ]
-    loop = replace(loop, batches=batches)
-    return replace(given, torch=loop) if hasattr(given, "torch") else loop
-
-
 def _lowered(loop: TorchLoop) -> Pair:
     from ..bridge._from_torch import jax_loop_of, lowered_loss
     from ..bridge._rules import tensor
@@ -201,28 +183,6 @@ def _lowered(loop: TorchLoop) -> Pair:
     names = [*loss_fn.lowered.params, *loss_fn.lowered.buffers]
     half = jax_loop_of(loop, loss_fn, FAR)
     return Pair(loop, half, [tensor(name) for name in names], loss_fn.leaves)
-
-
-def _alike(stream: Any, count: int, shapes: Any) -> list[Any]:
-    """The first ``count`` that are shaped as the very first: one compilation serves all."""
-    found: list[Any] = []
-    for x in islice(stream, 100 * count):
-        if not found or shapes(x) == shapes(found[0]):
-            found.append(x)
-        if len(found) == count:
-            break
-    return found
-
-
-def _examples(batch: Any, axis: int, count: int | None) -> Any:
-    """The first ``count`` along the axis of examples, which is that of the first leaf."""
-    size = np.shape(jax.tree.leaves(batch)[0])[axis]
-
-    def taken(x: np.ndarray) -> np.ndarray:
-        has_them = x.ndim > axis and x.shape[axis] == size
-        return x[(slice(None),) * axis + (slice(count),)] if has_them else x
-
-    return jax.tree.map(taken, batch)
 
 
 def _seed(seed: int) -> None:

@@ -83,7 +83,7 @@ def run(
         settings,
         rounds.steps,
         survey["work"],
-        dense_peak(settings, started[FIRST]["device"]),
+        dense_peak(settings, started[FIRST]["device"], survey["work"]["dtype"]),
         survey["parity"],
         contenders,
         _machine.machine(),

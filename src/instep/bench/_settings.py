@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -61,13 +62,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}; got {value}.")
-        if self.device not in DEVICES or self.matmul_precision not in MATMUL:
-            raise ValueError(
-                f"device is one of {DEVICES} and matmul_precision of {tuple(MATMUL)}; got "
-                f"{self.device!r} and {self.matmul_precision!r}."
-            )
-        if self.peak_tflops is not None and not self.peak_tflops > 0:
+        for name, words in (("device", DEVICES), ("matmul_precision", tuple(MATMUL))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is one of {words}; got {getattr(self, name)!r}.")
+        if self.peak_tflops is not None and not 0 < self.peak_tflops < math.inf:
             raise ValueError(f"peak_tflops must be above 0; got {self.peak_tflops}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be at least 0 and below 2**32; got {self.seed}.")
 
     def options(self) -> list[str] | None:
         """Those of ``instep bench`` that ask for these; None: a changed one has no option."""

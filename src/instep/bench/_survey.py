@@ -81,10 +81,13 @@ def _work(problem: Problem) -> dict[str, Any]:
     first = tensors_in(window[0])[0]
     items, unit = items_of(tuple(first.shape), first.is_floating_point())
     flops = _flops.of_torch(loop, window)
+    parameters = list(loop.model.parameters())
     return {
         "items": items * loop.accumulate,
         "unit": unit,
-        "parameters": sum(p.numel() for p in loop.model.parameters()),
+        "batches_left_out": problem.left_out,
+        "parameters": sum(p.numel() for p in parameters),
+        "dtype": str(parameters[0].dtype).removeprefix("torch."),
         "accumulate": loop.accumulate,
         "flops": flops or None,
         "flops_by": _flops.BY_TORCH if flops else None,
@@ -101,7 +104,9 @@ def _work_of_jax(problem: Problem) -> dict[str, Any]:
     return {
         "items": items * k,
         "unit": unit,
+        "batches_left_out": problem.left_out,
         "parameters": sum(x.size for x in jax.tree.leaves(loop.params)),
+        "dtype": str(jax.tree.leaves(loop.params)[0].dtype),
         "accumulate": k,
         "flops": flops,
         "flops_by": _flops.BY_JAX if flops else None,
@@ -121,6 +126,7 @@ def _parity(problem: Problem) -> dict[str, Any]:
         "reason": report.reason,
         "steps": steps,
         "told": [list(line) for line in told(report)],
+        "not_shown": [] if report.coverage.complete else list(report.coverage.unseen),
     }
 
 

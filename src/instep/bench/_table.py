@@ -32,14 +32,22 @@ def plain(report: BenchReport) -> str:
 def title(report: BenchReport) -> str:
     """``digits-cnn  float32, 20 rounds of 40 steps on cpu``"""
     s = report.settings
+    precision = s.precision if s.precision != "float32" else report.work["dtype"]
     return (
-        f"{report.target}  {s.precision}, {s.rounds} rounds of {report.steps} "
-        f"{'step' if report.steps == 1 else 'steps'} on {report.contenders[0].device}"
+        f"{report.target}  {precision}, {_count(s.rounds, 'round')} of "
+        f"{_count(report.steps, 'step')} on {report.contenders[0].device}"
     )
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def lines(report: BenchReport) -> Iterator[str]:
-    """Where instep loses, what is not resolved, and what was chosen."""
+    """Where instep loses, what is not resolved or not shown, and what was chosen."""
+    before, after = report.load
+    if before > report.machine["usable_cores"]:
+        yield f"BUSY          load average {before}: repeat it on an idle machine"
     for one in report.contenders:
         r = one.ratio
         if r is None:
@@ -49,15 +57,23 @@ def lines(report: BenchReport) -> Iterator[str]:
             yield f"loses         {at}"
         elif r.verdict == "not resolved":
             yield f"not resolved  {at}, at {r.confidence:.0%}"
-    if any(one.judged == 0 for one in report.contenders):
+    steps = report.settings.check_steps
+    if not steps:
         yield "NOT CHECKED   whether the contenders do the same work (check_steps is 0)"
+    else:
+        leaves = min(one.judged for one in report.contenders)
+        of = "first step" if steps == 1 else f"first {steps} steps"
+        yield f"equal work    in the {of} in float64: {leaves} leaves or more of each"
+    for sentence in (report.parity or {}).get("not_shown", ()):
+        yield f"NOT SHOWN     {sentence}"
+    if left_out := report.work["batches_left_out"]:
+        yield f"left out      {left_out} of the batches, which have other shapes than most"
     for one in report.contenders:
         for what, text in one.notes.items():
             yield f"{one.name}: {what}: {text}"
     if report.work["flops"]:
         yield f"FLOPs of a step: {report.work['flops']:.4g}, by {report.work['flops_by']}"
-    low, high = report.load
-    yield f"load average {low} before, {high} after; {report.machine['usable_cores']} cores"
+    yield f"load average {before} before, {after} after; {report.machine['usable_cores']} cores"
 
 
 def _times(report: BenchReport) -> Table:

@@ -10,9 +10,13 @@ memory. What user code prints goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import json
+import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -24,18 +28,25 @@ from .._keep_memory import keep_memory
 from ._settings import Job
 
 
+PR_SET_PDEATHSIG = 1  # see prctl(2)
+
+
 def main() -> None:
     """Serve one job, on standard input and output."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    job = Job.of(json.loads(sys.stdin.readline()))
+    requests = os.fdopen(os.dup(sys.stdin.fileno()))
+    with open(os.devnull) as nothing:  # for a TARGET that asks its user something
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    _end_with_the_parent()
+    job = Job.of(json.loads(requests.readline()))
     if job.settings.threads is not None and hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))[: job.settings.threads]
         os.sched_setaffinity(0, mine)  # before a framework counts the cores
     try:
         if job.settings.keep_memory and not keep_memory():
             raise RequestError("--keep-memory needs glibc's malloc, on Linux; leave it out.")
-        JOBS[job.kind](job, answers)
+        JOBS[job.kind](job, requests, answers)
     except RequestError as error:
         _answer(answers, {"refused": str(error), "kind": type(error).__name__})
     except Exception as error:
@@ -45,15 +56,16 @@ def main() -> None:
         _answer(answers, {"raised": where(error)})
 
 
-def survey(job: Job, answers: TextIO) -> None:
+def survey(job: Job, requests: TextIO, answers: TextIO) -> None:
     from ._survey import survey
+
+    del requests  # there are none
 
     _answer(answers, survey(job, lambda text: _answer(answers, {"stage": text})))
 
 
-def timed(job: Job, answers: TextIO) -> None:
+def timed(job: Job, requests: TextIO, answers: TextIO) -> None:
     """Build a contender, take two steps, and then as many as it is asked for."""
-    import jax
 
     from . import _memory
     from ._contender import build, entry_of
@@ -67,21 +79,26 @@ def timed(job: Job, answers: TextIO) -> None:
     problem = load(job.target, job.settings, contender=job.name)
     with surroundings(problem):
         if entry.framework == "jax":
-            jax.devices()
+            _find_device(job)
         _memory.forget_peak()
         held = _memory.resident()
         if entry.framework == "torch":
             held -= problem.torch_bytes()  # which are its own; of JAX the copies are
         contender, prepare = _timed(lambda: build(job.name, problem))
         compiling.clear()
-        started = {"prepare": prepare} | _first_two(contender)
+        started: dict[str, Any] = {"prepare": prepare} | _first_two(contender)
+        if not all(map(math.isfinite, started["losses"])):
+            raise RequestError(
+                f"{job.name} is not timed: the losses of its first steps, {started['losses']}, "
+                f"are not finite."
+            )
         started["compiling"] = dict(compiling)
         memory = {"held_before": held, "compile_resident": _memory.peak()}
         memory["apart"] = _memory.forget_peak()
         contender.forget_peak()
         _answer(answers, started)
         done = 2
-        for line in sys.stdin:
+        for line in requests:
             request = json.loads(line)
             if "end" in request:
                 break
@@ -89,6 +106,25 @@ def timed(job: Job, answers: TextIO) -> None:
             done += request["steps"]
         memory |= {"resident": _memory.peak(), "device": contender.peak()}
         _answer(answers, {"memory": memory})
+
+
+def _find_device(job: Job) -> None:
+    """Start JAX's platform, which is not a step's to pay for."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:
+        raise RequestError(
+            f"JAX has no {job.settings.device} here ({error or type(error).__name__}); leave "
+            f"--device out."
+        ) from error
+
+
+def _end_with_the_parent() -> None:
+    """Even where that is killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _first_two(contender: Any) -> dict[str, Any]:

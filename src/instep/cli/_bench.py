@@ -83,6 +83,12 @@ def bench(
         for path in (json, plot):
             if path is not None and not path.parent.is_dir():
                 raise RequestError(f"no folder {str(path.parent)!r} to write {path.name} in.")
+            if path is not None and path.is_dir():
+                raise RequestError(f"{str(path)!r} is a folder; name a file in it.")
+        if plot is not None and plot.suffix != ".svg":
+            raise RequestError(
+                f"the picture is an SVG; call it {plot.stem}.svg, not {plot.name}."
+            )
         try:
             settings = Settings(
                 rounds,
@@ -106,9 +112,9 @@ def bench(
             except UnequalWorkError as error:
                 failed(error)
         if report is not None:
+            out.print(render(report))  # whatever becomes of the files
             if json is not None:
                 report.to_json(json)
             if plot is not None:
                 report.to_svg(plot)
-            out.print(render(report))
     raise typer.Exit(1 if report is None else 0)

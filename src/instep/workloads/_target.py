@@ -30,12 +30,19 @@ def resolve(target: str, precision: str = "float32") -> Any:
         if target in workloads.names():
             return workloads.get(target, precision)
         known = workloads.names()
+        if target.endswith(".py"):
+            raise TargetError(f"which callable of {target}? TARGET is {target}:callable.")
         raise TargetError(
             f"unknown workload {target!r}{_suggest(target, known)}. The workloads are "
             f"{', '.join(known)}; your own is path/to/file.py:callable or "
             f"package.module:callable."
         )
     place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise TargetError(
+            f"{target!r} names no callable; TARGET is path/to/file.py:callable or "
+            f"package.module:callable."
+        )
     with _importable(place):
         return _call(target, place, name)
 
