@@ -164,17 +164,47 @@ def test_a_jax_loop_needs_no_torch(tmp_path, monkeypatch):
     assert "torch-eager needs a PyTorch half" in " ".join(refused.stderr.split())
 
 
-def test_the_picture_names_what_was_measured():
+def a_report(**changed):
+    """Of two contenders, the second slower by half."""
     one = bench.Measured(
         "instep", "", "cpu", {}, bench.band([0.01]), bench.band([0.0]), None, 0.0, 0.0, 0.0,
-        {}, bench.Memory(None, 5, 3, 9, True), (1.0,), 1, (0.01,),
+        {}, bench.Memory(None, 5, 3, 9, True), (1.0,), 7, (0.01,),
     )  # fmt: skip
     other = replace(one, name="a < b", ratio=bench.paired_ratio([1.0] * 6, [2.0] * 6))
+    work = {"items": 3, "unit": "images", "flops": None, "dtype": "float32"}
     report = bench.BenchReport(
-        "mine", Settings(), 2, {"items": 3, "unit": "images", "flops": None}, None, None,
+        "mine", Settings(), 2, work | {"batches_left_out": 0}, None, None,
         (one, other), {"processor": "P & Q", "usable_cores": 2}, {"jax": "1"}, None,
         "2026-01-01", (0.0, 0.0), 1.0,
     )  # fmt: skip
+    return replace(report, **changed)
+
+
+def test_the_picture_names_what_was_measured():
+    report = a_report()
     drawn = picture(report)
     assert "a &lt; b" in drawn and "P &amp; Q" in drawn and ">0.50<" in drawn
+    (one, _) = report.contenders
     assert one.memory.used == 2 and report.items_per_second(one) == pytest.approx(300)
+
+
+def test_the_report_says_what_is_to_be_said_against_it():
+    assert "equal work    in the first 3 steps in float64: 7 leaves" in str(a_report())
+    for word in ("BUSY", "NOT SHOWN", "NOT CHECKED", "left out"):
+        assert word not in str(a_report())
+    report = a_report(
+        load=(2.5, 0.0),
+        work=a_report().work | {"batches_left_out": 5, "dtype": "float64"},
+        parity={"not_shown": ["lr: it had no effect here"]},
+        settings=Settings(rounds=1, check_steps=1),
+    )
+    for part in (
+        "mine  float64, 1 round of 2 steps on cpu",
+        "BUSY          load average 2.5",
+        "equal work    in the first step in float64",
+        "NOT SHOWN     lr: it had no effect here",
+        "left out      5 of the batches",
+    ):
+        assert part in str(report)
+    unchecked = a_report(settings=Settings(check_steps=0))
+    assert "NOT CHECKED" in str(unchecked) and "equal work" not in str(unchecked)

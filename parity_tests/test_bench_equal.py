@@ -1,16 +1,18 @@
 """What is timed does equal work, and what does other work is refused by name."""
 
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import optax
 import pytest
 
 from bench_targets import jax_alone
-from instep import bench
+from instep import bench, workloads
 from instep.bench._equal import Steps, UnequalWorkError, check_halves, check_steps
+from instep.bench._problem import Problem
 from instep.bench._settings import Job, Settings
-from instep.bench._survey import survey
+from instep.bench._survey import _parity, survey
 from instep.bench._torch import train_step
 from instep.parity._leaf import LOSS, Leaf
 
@@ -142,6 +144,17 @@ def test_a_policy_is_not_compared_with_a_step_that_casts_nothing(tmp_path):
     for name in ("jax-plain", "multisteps"):
         with pytest.raises(bench.BenchError, match=f"{name} cannot run .*: it has a policy"):
             judged(target, ("instep", name))
+
+
+def test_what_had_no_effect_is_not_shown():
+    """A clip that one half alone has, and that never fires."""
+    pair = workloads.get("digits-mlp").make_pair()
+    clipped = replace(pair, torch=replace(pair.torch, clip_grad_norm=1e6))
+    for given, said in ((pair, []), (clipped, ["clipped gradient"])):
+        found = _parity(Problem("mine", given, Settings(check_steps=1)))
+        assert found["in_step"]
+        assert [kind for kind in said if any(kind in x for x in found["not_shown"])] == said
+        assert bool(found["not_shown"]) == bool(said)
 
 
 def no_decay(group):
