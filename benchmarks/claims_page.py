@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import ratios_page
 from instep.bench import Settings, paired_ratio
 from marked import filled, write_or_check
 from ratios_page import with_interval
@@ -24,8 +25,8 @@ README = ROOT / "README.md"
 BENCH = "benchmarks/results/bench_{}_cpu_2026-11-30.json"
 PLANTS = "parity_tests/results/plants.json"
 LOWERED = "benchmarks/results/lowered_step_cpu_2026-11-30.json"
-UPDATE = "benchmarks/results/optimizer_update_cpu_2026-11-23.json"
-ONE_THREAD = "benchmarks/results/optimizer_update_cpu_1_thread_2026-11-23.json"
+UPDATE = "benchmarks/results/optimizer_update_cpu_2026-11-30.json"
+ONE_THREAD = "benchmarks/results/optimizer_update_cpu_1_thread_2026-11-30.json"
 
 
 class Claim(NamedTuple):
@@ -201,11 +202,16 @@ def updates(kept: dict, one_thread: dict) -> str:
     usual = [f"{name} {ratio:.2f}" for ratio, name in rows if ratio <= 1.25]
     lost = [f"{name} {ratio:.2f}" for ratio, name in rows if ratio > 1.25]
     alone = {row["optimizer"]: row["instep over"] for row in one_thread["results"]}["adamw"]
+
+    def of_pytorch(adamw: dict) -> str:
+        said = (
+            f"{adamw[how]['median']:.2f} of {how}" for how in ("single", "foreach", "fused")
+        )
+        return ", ".join(said)
+
     return (
         f"of optax: {', '.join(usual)}; we lose with {', '.join(lost)}. AdamW of PyTorch: "
-        f"foreach {over['adamw']['foreach']['median']:.2f}, "
-        f"fused {over['adamw']['fused']['median']:.2f}; with one thread "
-        f"{alone['foreach']['median']:.2f} and {alone['fused']['median']:.2f}"
+        f"{of_pytorch(over['adamw'])}, where we lose; with one thread {of_pytorch(alone)}"
     )
 
 
@@ -227,16 +233,14 @@ TIMED = {  # by the name of the result
     "text-lstm": "text-lstm, whose LSTM `torch.compile` leaves eager",
     "resnet18-32": "ResNet-18 at 32 x 32",
     "resnet18-224": "ResNet-18 at 224 x 224",
+    "resnet50-224": "ResNet-50 at 224 x 224",
 }
-XEON = {
-    f"{name}-xeon": f"{TIMED[name]}, on the Xeon"
-    for name in ("digits-mlp", "digits-cnn", "digits-vit", "text-lstm", "resnet18-32")
-}
-# That of text-lstm is of before its loops were changed.
-EPYC = {name: title for name, title in TIMED.items() if name != "text-lstm"}
-KEPT = {
-    f"{name}-kept": f"{TIMED[name]}, memory kept"
-    for name in ("byte-gpt", "gpt-k8", "resnet18-32", "resnet18-224")
+# That of text-lstm on the EPYC is of before its loops were changed.
+EPYC = {name: TIMED[name] for name in ratios_page.EPYC if name != "text-lstm"}
+EPYC_KEPT = {f"{name}-kept": f"{TIMED[name]}, memory kept" for name in ratios_page.KEPT}
+XEON = {f"{name}-xeon": f"{title}, on the Xeon" for name, title in TIMED.items()}
+XEON_KEPT = {
+    f"{name}-kept-xeon": f"{TIMED[name]}, memory kept, on the Xeon" for name in ratios_page.KEPT
 }
 
 CLAIMS = (
@@ -302,7 +306,7 @@ CLAIMS = (
             bench_command,
             (BENCH.format(name),),
         )
-        for name, title in (EPYC | KEPT | XEON).items()
+        for name, title in (EPYC | EPYC_KEPT | XEON | XEON_KEPT).items()
     ),
     Claim(
         "`instep train` with prefetch, display, metrics file and checkpoints over the bare "
@@ -321,7 +325,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "One update of 10 M float32 parameters in 200 leaves, Muon's of 0.4 M in 8",
+        "One update of 10 M float32 parameters in 200 leaves, Muon's of 0.4 M in 8, on the Xeon",
         updates,
         "`python benchmarks/optimizer_update.py`",
         (UPDATE, ONE_THREAD),
