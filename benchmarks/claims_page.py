@@ -325,7 +325,8 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "One update of 10 M float32 parameters in 200 leaves, Muon's of 0.4 M in 8, on the Xeon",
+        "One update of 10 M float32 parameters in 200 leaves, Muon's of 0.4 M in 8, on the "
+        "Xeon",
         updates,
         "`python benchmarks/optimizer_update.py`",
         (UPDATE, ONE_THREAD),
