@@ -9,7 +9,10 @@ import torch
 
 from instep import workloads
 from instep.bench._by_hand import clip
+from instep.bench._contender import build
 from instep.bench._optax import optax_of
+from instep.bench._problem import load
+from instep.bench._settings import Settings
 from instep.bench._torch import fuse, train_step
 from instep.bridge._match import match_weights
 from instep.bridge._torch_loop import run_step, windows
@@ -65,3 +68,17 @@ def test_clipping_by_hand_is_pytorchs():
     torch.nn.utils.clip_grad_value_([p], 0.3)
     found, _ = tx.update(grads, tx.init(grads), None)
     np.testing.assert_allclose(found[0], p.grad.numpy(), rtol=np.finfo(np.float32).eps)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.compile
+def test_what_is_not_compiled_is_said():
+    """PyTorch's compiler leaves an ``nn.LSTM`` alone."""
+    problem = load("text-lstm", Settings(device="cpu"), contender="torch-compile")
+    contender = build("torch-compile", problem)
+    assert "graphs" not in contender.notes
+    torch._dynamo.utils.counters.clear()
+    contender.step(0)
+    assert contender.notes["graphs"] == "none compiled, PyTorch ran it eagerly"
+    torch._dynamo.utils.counters["stats"]["unique_graphs"] = 2
+    contender.step(0)
+    assert contender.notes["graphs"] == "2 compiled"

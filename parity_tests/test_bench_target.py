@@ -47,6 +47,12 @@ def test_the_shape_that_most_have_is_timed(tmp_path):
     assert load(torch_alone(tmp_path, "[torch.randn(8, 3)]"), Settings()).left_out == 0
 
 
+def test_bytes_of_the_torch_half(tmp_path):
+    """A matrix, a vector and every window, once."""
+    problem = load(torch_alone(tmp_path, "[torch.randn(8, 3)]"), Settings(batches=5))
+    assert problem.torch_bytes() == 4 * (3 * 4 + 4 + 5 * 8 * 3)
+
+
 def test_examples_of_a_jax_loop(tmp_path):
     settings = Settings(check_steps=2, check_examples=3)
     target = jax_alone(tmp_path)
